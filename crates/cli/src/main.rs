@@ -1,0 +1,3 @@
+//! The downshift command.
+
+fn main() {}

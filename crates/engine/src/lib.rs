@@ -1,0 +1,1 @@
+//! Loads one local model on one device and generates from it.

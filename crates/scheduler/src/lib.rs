@@ -1,0 +1,1 @@
+//! Chooses which model answers; loads, keeps, falls back.

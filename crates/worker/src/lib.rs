@@ -1,0 +1,1 @@
+//! The contract between what chooses a model and what runs it: request in, tokens out.
