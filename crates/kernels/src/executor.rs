@@ -7,9 +7,7 @@ pub(crate) struct Executor {
 
 impl Executor {
     pub(crate) fn new(threads: usize) -> Self {
-        Self {
-            threads: threads.max(1),
-        }
+        Self { threads: threads.max(1) }
     }
 
     pub(crate) fn threads(&self) -> usize {
