@@ -42,6 +42,14 @@ impl<T: Number> Aligned<T> {
         }
     }
 
+    /// The first `len` values, whatever they are; a buffer that is too small is replaced.
+    pub(crate) fn at_least(&mut self, len: usize) -> &mut [T] {
+        if self.len < len {
+            *self = Self::zeroed(len);
+        }
+        &mut self[..len]
+    }
+
     /// Part of the buffer, for writers that share it. Panics if `range` is not within it.
     ///
     /// # Safety

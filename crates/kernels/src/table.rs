@@ -3,9 +3,9 @@
 
 #[cfg(target_arch = "x86_64")]
 use crate::arch::{amx, avx512_vnni};
+use crate::aligned::Aligned;
 use crate::blocks::DType;
 use crate::isa::{Isa, Tier};
-use crate::matmul::Panels;
 use crate::quantize::{Activations, Form};
 use crate::scalar;
 use std::ops::Range;
@@ -16,12 +16,6 @@ use std::ops::Range;
 /// # Safety
 /// The machine must have the instruction set of the table that the function is taken from. Shapes are checked inside.
 pub(crate) type DotRows = unsafe fn(DType, &[u8], usize, &Activations, Range<usize>, &mut [f32]);
-
-/// Products of many activation rows: `(dtype, w, k, acts, m, panels, out)`, with the first `m` rows, otherwise as [`DotRows`].
-///
-/// # Safety
-/// As for [`DotRows`].
-pub(crate) type RunBatch = unsafe fn(DType, &[u8], usize, &Activations, usize, &mut Panels, &mut [f32]);
 
 /// Fills one form of some rows (from a multiple of 16 on) of activations.
 ///
@@ -36,8 +30,23 @@ pub(crate) struct Batch {
     pub(crate) min_rows: usize,
     /// How it wants the activations.
     pub(crate) form: Form,
-    pub(crate) run: RunBatch,
+    /// Products with consecutive weight rows: `(dtype, w, k, acts, m, panel, sums)`. The buffers grow as needed; `sums` holds
+    /// the result in an order of the kernel's own.
+    ///
+    /// # Safety
+    /// As for [`DotRows`].
+    pub(crate) run: unsafe fn(DType, &[u8], usize, &Activations, usize, &mut Aligned<u16>, &mut Aligned<f32>),
+    /// `(sums, start, n, out)`: the products of up to [`BATCH_ROWS`] activation rows from `start`, a multiple of that, with
+    /// `n` weight rows, as rows of `n`; as many as `out` is long.
+    ///
+    /// # Safety
+    /// As for [`DotRows`].
+    pub(crate) unpack: unsafe fn(&[f32], usize, usize, &mut [f32]),
 }
+
+/// Activation rows that [`Batch::unpack`] takes at a time.
+pub(crate) const BATCH_ROWS: usize = 32;
+
 
 /// The kernels of one format in one instruction set.
 #[derive(Clone, Copy)]
