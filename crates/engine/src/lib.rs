@@ -1,1 +1,3 @@
 //! Loads one local model on one device and generates from it.
+
+pub mod weights;

@@ -1,0 +1,330 @@
+//! GGUF, versions 2 and 3: keys, tensor table and tensor bytes of one file or of all parts of a
+//! split one. Strict: whatever a file says is checked against its length and the limits before it
+//! is used, so what comes out of here can be indexed without further checks.
+//! Does not own what keys and tensors mean to a model.
+
+mod error;
+mod ggml_type;
+mod metadata;
+mod parse;
+mod source;
+mod split;
+mod tensor;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+pub use error::{GgufError, GgufErrorClass};
+pub use ggml_type::GgmlType;
+pub use metadata::{Metadata, NumberArray, PerLayer, StringArray, ValueKind, ValueType};
+pub use parse::limits;
+pub use tensor::TensorInfo;
+
+use super::Bytes;
+use error::shown;
+use parse::{FileHeader, Stop};
+
+/// Everything of a GGUF file, or of all parts of a split one, but the tensors' bytes.
+#[derive(Debug, Clone)]
+pub struct Header {
+    metadata: Metadata,
+    tensors: Vec<TensorInfo>,
+    by_name: Vec<u32>,
+    shards: Vec<Shard>,
+}
+
+/// One file of a model.
+#[derive(Debug, Clone)]
+pub struct Shard {
+    /// Where it was read from; for bytes in memory the name they were given.
+    pub path: PathBuf,
+    /// Length of the file.
+    pub len_bytes: u64,
+    /// GGUF version, 2 or 3.
+    pub version: u32,
+    /// What tensors are aligned to, in bytes.
+    pub alignment: u64,
+    /// Where the tensor data starts.
+    pub data_start: u64,
+}
+
+/// A GGUF file with its tensors' bytes.
+#[derive(Debug, Clone)]
+pub struct Gguf {
+    header: Header,
+    /// The bytes of each shard.
+    bytes: Vec<Bytes>,
+}
+
+impl Gguf {
+    /// Maps the file at `path`, which may be the first part of a split one; then all parts.
+    pub fn open(path: &Path) -> Result<Self, GgufError> {
+        let mut bytes = Vec::new();
+        let header = split::read_all(path, |path, name| {
+            let (file, len) = source::open_regular(path)?;
+            let mapped = map(&file, len, name)?;
+            let header = whole(parse::parse(&mapped, name, len))?;
+            bytes.push(mapped);
+            Ok((header, len))
+        })?;
+        Ok(Self { header, bytes })
+    }
+
+    /// One file that is in memory; `name` stands for its path in errors.
+    pub fn parse(bytes: Bytes, name: &str) -> Result<Self, GgufError> {
+        let len = bytes.len() as u64;
+        let parsed = whole(parse::parse(&bytes, name, len))?;
+        let header = Header::single(PathBuf::from(name), name, parsed, len)?;
+        Ok(Self {
+            header,
+            bytes: vec![bytes],
+        })
+    }
+
+    /// The header alone, read into memory and never mapped: a process that reads it survives a
+    /// file that is cut meanwhile. At most `limit` bytes of each part are read.
+    pub fn read_header(path: &Path, limit: u64) -> Result<Header, GgufError> {
+        split::read_all(path, |path, name| {
+            let (mut file, len) = source::open_regular(path)?;
+            Ok((read_prefix(&mut file, len, limit, name)?, len))
+        })
+    }
+
+    /// The keys, tensor table and files.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The keys; those of the first part of a split file.
+    pub fn metadata(&self) -> &Metadata {
+        &self.header.metadata
+    }
+
+    /// The tensor of this name.
+    pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
+        self.header.tensor(name)
+    }
+
+    /// The tensor of this name, or an error that names it.
+    pub fn require(&self, name: &str) -> Result<&TensorInfo, GgufError> {
+        self.header.require(name)
+    }
+
+    /// All tensors in the order of the file.
+    pub fn tensors(&self) -> impl ExactSizeIterator<Item = &TensorInfo> {
+        self.header.tensors()
+    }
+
+    /// The bytes of a tensor of this file. An error where its type is unknown.
+    pub fn data(&self, tensor: &TensorInfo) -> Result<&[u8], GgufError> {
+        let range = self.range(tensor)?;
+        let bytes = self
+            .bytes
+            .get(tensor.shard)
+            .and_then(|bytes| bytes.get(range));
+        bytes.ok_or_else(|| self.header.missing_tensor(&tensor.name))
+    }
+
+    /// The bytes of a tensor of this file, as a view that keeps the mapping alive.
+    pub fn tensor_bytes(&self, tensor: &TensorInfo) -> Result<Bytes, GgufError> {
+        let range = self.range(tensor)?;
+        let bytes = self
+            .bytes
+            .get(tensor.shard)
+            .and_then(|bytes| bytes.slice(range));
+        bytes.ok_or_else(|| self.header.missing_tensor(&tensor.name))
+    }
+
+    fn range(&self, tensor: &TensorInfo) -> Result<std::ops::Range<usize>, GgufError> {
+        let Some(size) = tensor.size_bytes else {
+            return Err(self.header.unsupported_type(tensor));
+        };
+        // Inside the shard, which is in memory: both ends fit a usize.
+        Ok(tensor.start as usize..(tensor.start + size) as usize)
+    }
+}
+
+impl Header {
+    fn single(
+        path: PathBuf,
+        name: &str,
+        header: FileHeader,
+        len_bytes: u64,
+    ) -> Result<Self, GgufError> {
+        Self::join(
+            name,
+            header.metadata.clone(),
+            vec![(path, header, len_bytes)],
+        )
+    }
+
+    /// The header of all parts in order; `name` stands for the first one in errors.
+    fn join(
+        name: &str,
+        metadata: Metadata,
+        parts: Vec<(PathBuf, FileHeader, u64)>,
+    ) -> Result<Self, GgufError> {
+        let mut tensors = Vec::new();
+        let mut shards = Vec::new();
+        for (path, header, len_bytes) in parts {
+            let FileHeader {
+                version,
+                alignment,
+                data_start,
+                ..
+            } = header;
+            let shard = shards.len();
+            tensors.extend(
+                header
+                    .tensors
+                    .into_iter()
+                    .map(|t| TensorInfo { shard, ..t }),
+            );
+            shards.push(Shard {
+                path,
+                len_bytes,
+                version,
+                alignment,
+                data_start,
+            });
+        }
+        let mut by_name: Vec<u32> = (0..tensors.len() as u32).collect();
+        by_name.sort_unstable_by_key(|&i| &tensors[i as usize].name);
+        for pair in by_name.windows(2) {
+            let tensor = &tensors[pair[0] as usize];
+            if tensor.name == tensors[pair[1] as usize].name {
+                return Err(GgufError::Corrupt {
+                    file: name.to_owned(),
+                    place: format!("tensor {}", shown(&tensor.name)),
+                    found: "the name twice".to_owned(),
+                    expected: "every name once".to_owned(),
+                });
+            }
+        }
+        Ok(Self {
+            metadata,
+            tensors,
+            by_name,
+            shards,
+        })
+    }
+
+    /// The keys; those of the first part of a split file.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// The files, in order; one unless the file is split.
+    pub fn shards(&self) -> &[Shard] {
+        &self.shards
+    }
+
+    /// The tensor of this name.
+    pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
+        let at = self
+            .by_name
+            .binary_search_by(|&i| (*self.tensors[i as usize].name).cmp(name))
+            .ok()?;
+        Some(&self.tensors[self.by_name[at] as usize])
+    }
+
+    /// The tensor of this name, or an error that names it.
+    pub fn require(&self, name: &str) -> Result<&TensorInfo, GgufError> {
+        self.tensor(name).ok_or_else(|| self.missing_tensor(name))
+    }
+
+    /// All tensors in the order of the file.
+    pub fn tensors(&self) -> impl ExactSizeIterator<Item = &TensorInfo> {
+        self.tensors.iter()
+    }
+
+    /// The error that says that the type of `tensor` cannot be used.
+    pub fn unsupported_type(&self, tensor: &TensorInfo) -> GgufError {
+        let found = match tensor.layout() {
+            Some(known) => known.name.to_owned(),
+            None => ggml_type::unknown_type_name(tensor.ggml_type),
+        };
+        let (file, tensor) = (self.file_of(tensor), shown(&tensor.name));
+        GgufError::UnsupportedType {
+            file,
+            tensor,
+            found,
+        }
+    }
+
+    fn missing_tensor(&self, name: &str) -> GgufError {
+        let file = self.shards[0].path.display().to_string();
+        GgufError::MissingTensor {
+            file,
+            tensor: shown(name),
+        }
+    }
+
+    fn file_of(&self, tensor: &TensorInfo) -> String {
+        let shard = self.shards.get(tensor.shard).unwrap_or(&self.shards[0]);
+        shard.path.display().to_string()
+    }
+}
+
+fn unreadable(file: &str, source: std::io::Error) -> GgufError {
+    GgufError::Unreadable {
+        file: file.to_owned(),
+        source,
+    }
+}
+
+/// All `len` bytes of a file; an empty file cannot be mapped and stays an empty buffer.
+fn map(file: &File, len: u64, name: &str) -> Result<Bytes, GgufError> {
+    if len == 0 {
+        return Ok(Bytes::buffer(Vec::new()));
+    }
+    let too_large = |_| unreadable(name, std::io::ErrorKind::FileTooLarge.into());
+    let len = usize::try_from(len).map_err(too_large)?;
+    Bytes::map(file, len).map_err(|source| unreadable(name, source))
+}
+
+/// A prefix that reaches the end of the file is never too short; the rest is told apart here.
+fn whole(parsed: Result<FileHeader, Stop>) -> Result<FileHeader, GgufError> {
+    parsed.map_err(|stop| match stop {
+        Stop::Failed(error) => error,
+        Stop::Need(_) => unreachable!("the whole file was there"),
+    })
+}
+
+/// Reads as much of the start of `file` as its header needs.
+fn read_prefix(file: &mut File, len: u64, limit: u64, name: &str) -> Result<FileHeader, GgufError> {
+    const FIRST_READ_BYTES: u64 = 1 << 20;
+    let mut buffer = Vec::new();
+    let mut wanted = FIRST_READ_BYTES.min(len).min(limit);
+    loop {
+        let more = wanted - buffer.len() as u64;
+        file.take(more)
+            .read_to_end(&mut buffer)
+            .map_err(|source| unreadable(name, source))?;
+        if (buffer.len() as u64) < wanted {
+            return Err(GgufError::Truncated {
+                file: name.to_owned(),
+                place: "the header".to_owned(),
+                expected: len,
+                found: buffer.len() as u64,
+            });
+        }
+        let prefix = Bytes::buffer(buffer);
+        let needed = match parse::parse(&prefix, name, len) {
+            Ok(header) => return Ok(header),
+            Err(Stop::Failed(error)) => return Err(error),
+            Err(Stop::Need(needed)) => needed,
+        };
+        if needed > limit {
+            return Err(GgufError::Corrupt {
+                file: name.to_owned(),
+                place: "the header".to_owned(),
+                found: format!("at least {needed} bytes before the tensor data"),
+                expected: format!("at most {limit}"),
+            });
+        }
+        wanted = needed.max(wanted.saturating_mul(2)).min(len).min(limit);
+        buffer = prefix.into_buffer();
+    }
+}

@@ -1,0 +1,7 @@
+//! Where weights come from: files mapped into memory and the formats they hold.
+//! Does not own what a tensor means to a model; constructors of layers ask by name.
+
+pub mod gguf;
+mod mmap;
+
+pub use mmap::Bytes;
