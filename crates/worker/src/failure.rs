@@ -64,6 +64,8 @@ impl Stage {
 pub enum FailureKind {
     /// A parameter, message or schema that no model could accept.
     InvalidRequest,
+    /// The name is none of the models there are.
+    UnknownModel,
     /// The prompt does not fit the context of this model.
     PromptTooLong {
         /// Tokens of the prompt.
@@ -117,8 +119,15 @@ pub enum FailureKind {
     /// The worker said something that the protocol does not know.
     Protocol,
 
+    /// The answer had no content, where the caller asked for another model then.
+    EmptyAnswer,
+    /// The answer was no JSON, where the caller asked for another model then.
+    InvalidJson,
+
     /// Too many requests wait for this model.
     QueueFull,
+    /// The caller asked for a failure, to see the fallback at work.
+    Mock,
 }
 
 impl FailureKind {
@@ -126,6 +135,7 @@ impl FailureKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InvalidRequest => "invalid_request",
+            Self::UnknownModel => "unknown_model",
             Self::PromptTooLong { .. } => "prompt_too_long",
             Self::CannotDo => "cannot_do",
             Self::Cancelled => "cancelled",
@@ -148,7 +158,10 @@ impl FailureKind {
             Self::Crashed => "crashed",
             Self::Panicked => "panicked",
             Self::Protocol => "protocol",
+            Self::EmptyAnswer => "empty_answer",
+            Self::InvalidJson => "invalid_json",
             Self::QueueFull => "queue_full",
+            Self::Mock => "mock",
         }
     }
 }

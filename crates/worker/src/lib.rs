@@ -11,8 +11,8 @@ mod spec;
 
 pub use failure::{Failure, FailureKind, Stage};
 pub use output::{Completion, Delta, FinishReason, Timings, TokenLogprob, Usage};
-pub use request::{Input, Message, Prompt, Request, RequestId, Role, SamplingParams};
-pub use spec::{Device, DeviceChoice, Footprint, KvType, ModelInfo, ModelKind, ModelSpec, Placement, Quantize};
+pub use request::{Input, Message, Prompt, Request, RequestId, Resume, Role, SamplingParams};
+pub use spec::{Device, DeviceChoice, DeviceMemory, Footprint, KvType, ModelInfo, ModelKind, ModelSpec, Placement, Quantize};
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -53,6 +53,14 @@ pub trait Launcher: Send + Sync {
     /// # Errors
     /// Any load or memory failure, with [`Stage::Load`].
     fn launch(&self, spec: &ModelSpec, placement: &Placement, progress: LoadProgress<'_>) -> Result<Arc<dyn Worker>, Failure>;
+
+    /// Gives up a launch of the model named `model` that makes no progress: a child process is killed, a thread is left behind.
+    fn abort(&self, _model: &str) {}
+
+    /// The devices models may run on, best first, with their memory where it is not the host's.
+    fn devices(&self) -> Vec<DeviceMemory> {
+        vec![DeviceMemory { device: Device::Cpu, own_bytes: None }]
+    }
 }
 
 /// One loaded model. Methods may be called from several threads; requests run side by side and are told apart by their ids.
@@ -90,6 +98,10 @@ pub trait Worker: Send + Sync {
 
     /// Ends the request with this id, wherever it is; unknown ids are ignored.
     fn cancel(&self, id: RequestId);
+
+    /// Ends the worker and all its requests now, because it hangs or is no longer trusted: a child process is killed, a thread
+    /// is told to cancel everything and is left behind.
+    fn kill(&self) {}
 
     /// How many cores this worker may use from its next step on; at least one is used.
     fn set_threads(&self, threads: usize);

@@ -30,12 +30,37 @@ pub struct Request {
     pub stop: Vec<String>,
     /// Report the log-probability of each token, with this many alternatives.
     pub logprobs: Option<u8>,
+    /// An answer that another attempt had begun, to be continued and not repeated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<Resume>,
+}
+
+/// What an interrupted attempt had already shown of the answer; the worker emits only what follows it.
+///
+/// `max_tokens` of the request still counts from the start of the whole answer: what is resumed uses it up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resume {
+    /// The same model: prefill the prompt and these tokens, restore penalties, and draw token number `token_ids.len()` next.
+    Tokens {
+        /// Every token accepted so far, those whose text was held back included.
+        token_ids: Vec<u32>,
+        /// Bytes of their text that were sent; the rest, held back then, is sent first.
+        shown_bytes: usize,
+    },
+    /// Another model: prefill this text verbatim as the open assistant turn and force its bytes where tokens straddle its end.
+    Text {
+        /// The text that was sent.
+        text: String,
+        /// Tokens it was made of, by the count of the models before.
+        tokens: u32,
+    },
 }
 
 impl Request {
     /// A request with every option at its default.
     pub fn new(id: RequestId, input: Input) -> Self {
-        Self { id, input, sampling: SamplingParams::default(), max_tokens: None, stop: Vec::new(), logprobs: None }
+        Self { id, input, sampling: SamplingParams::default(), max_tokens: None, stop: Vec::new(), logprobs: None, resume: None }
     }
 }
 

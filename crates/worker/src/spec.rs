@@ -242,6 +242,15 @@ impl Footprint {
     }
 }
 
+/// A device and the memory that is free on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceMemory {
+    /// The device.
+    pub device: Device,
+    /// Free bytes of its own memory now; `None` where it uses the host's.
+    pub own_bytes: Option<u64>,
+}
+
 /// Where and how large a model is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placement {
