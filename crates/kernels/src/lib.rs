@@ -1,1 +1,3 @@
 //! CPU kernels on plain slices, picked at run time.
+
+pub mod pool;
