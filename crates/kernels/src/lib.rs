@@ -13,6 +13,7 @@ mod blocks;
 mod executor;
 mod isa;
 mod matmul;
+pub mod pool;
 mod quantize;
 mod scalar;
 mod table;

@@ -17,14 +17,7 @@ struct Case {
 impl Case {
     fn new(random: &mut Random, dtype: DType, m: usize, n: usize, k: usize) -> Self {
         let weights = random.weights(dtype, n, k);
-        Self {
-            weights,
-            x: random.activations(m * k),
-            dtype,
-            m,
-            n,
-            k,
-        }
+        Self { weights, x: random.activations(m * k), dtype, m, n, k }
     }
 
     fn matrix(&self) -> Matrix<'_> {
@@ -41,13 +34,7 @@ impl Case {
     fn linear(&self, cpu: &Cpu) -> Vec<f32> {
         let acts = self.activations(cpu);
         let mut out = vec![f32::NAN; self.m * self.n];
-        let job = LinearJob {
-            weight: self.matrix(),
-            bias: None,
-            out: &mut out,
-            out_stride: self.n,
-            accumulate: false,
-        };
+        let job = LinearJob { weight: self.matrix(), bias: None, out: &mut out, out_stride: self.n, accumulate: false };
         cpu.linear(&acts, self.m, &mut [job]);
         out
     }
@@ -56,11 +43,7 @@ impl Case {
     /// eight-bit quantization of its 256 neighbours (of its 32 for the formats with blocks of 32), and by rounding.
     fn expected(&self) -> Vec<(f64, f64)> {
         let scalar = Cpu::new(Isa::SCALAR, 1);
-        let group = if self.dtype.block_len() == 256 {
-            256
-        } else {
-            32
-        };
+        let group = if self.dtype.block_len() == 256 { 256 } else { 32 };
         let exact = self.dtype.block_len() == 1;
         let mut row = vec![0f32; self.k];
         let mut expected = vec![(0.0, 0.0); self.m * self.n];
@@ -68,16 +51,8 @@ impl Case {
             scalar.dequantize_row(&self.matrix(), r, &mut row);
             for i in 0..self.m {
                 let x = &self.x[i * self.k..][..self.k];
-                let dot: f64 = x
-                    .iter()
-                    .zip(&row)
-                    .map(|(x, w)| f64::from(*x) * f64::from(*w))
-                    .sum();
-                let size: f64 = x
-                    .iter()
-                    .zip(&row)
-                    .map(|(x, w)| f64::from((x * w).abs()))
-                    .sum();
+                let dot: f64 = x.iter().zip(&row).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
+                let size: f64 = x.iter().zip(&row).map(|(x, w)| f64::from((x * w).abs())).sum();
                 let steps: f64 = x
                     .chunks(group)
                     .zip(row.chunks(group))
@@ -87,11 +62,7 @@ impl Case {
                         f64::from(max) / 127.0 * 0.5 * f64::from(sum)
                     })
                     .sum();
-                let bound = if exact {
-                    1e-5 * size
-                } else {
-                    1.001 * steps + 1e-5 * size
-                };
+                let bound = if exact { 1e-5 * size } else { 1.001 * steps + 1e-5 * size };
                 expected[i * self.n + r] = (dot, bound + 1e-6);
             }
         }
@@ -117,18 +88,9 @@ fn check(cpu: &Cpu, case: &Case) {
         norms += dot * dot;
     }
     // Far below the bound above, where all errors add up: what is seen when they are independent.
-    let limit = if case.dtype.block_len() == 1 {
-        3e-6
-    } else {
-        1.2e-2
-    };
+    let limit = if case.dtype.block_len() == 1 { 3e-6 } else { 1.2e-2 };
     let relative = (errors / norms).sqrt();
-    assert!(
-        relative < limit || case.n * case.m < 100,
-        "{} {}: {relative}",
-        cpu.isa().name(),
-        case.dtype.name()
-    );
+    assert!(relative < limit || case.n * case.m < 100, "{} {}: {relative}", cpu.isa().name(), case.dtype.name());
 }
 
 #[test]
@@ -137,20 +99,8 @@ fn products_are_within_their_bound_of_the_exact_product() {
         let cpu = Cpu::new(*isa, 2);
         let mut random = Random::new(1);
         for dtype in DType::ALL {
-            for (m, n, blocks) in [
-                (1, 70, 8),
-                (2, 17, 1),
-                (3, 33, 5),
-                (7, 5, 2),
-                (8, 64, 3),
-                (9, 31, 4),
-                (37, 130, 2),
-            ] {
-                let k = if dtype.block_len() == 256 {
-                    256 * blocks
-                } else {
-                    96 * blocks
-                };
+            for (m, n, blocks) in [(1, 70, 8), (2, 17, 1), (3, 33, 5), (7, 5, 2), (8, 64, 3), (9, 31, 4), (37, 130, 2)] {
+                let k = if dtype.block_len() == 256 { 256 * blocks } else { 96 * blocks };
                 check(&cpu, &Case::new(&mut random, dtype, m, n, k));
             }
         }
@@ -183,10 +133,7 @@ fn jobs_share_an_input_and_bias_stride_and_accumulation_are_honoured() {
             let cases: Vec<Case> = [40, 16, 130]
                 .iter()
                 .zip(dtypes)
-                .map(|(n, dtype)| Case {
-                    x: x.clone(),
-                    ..Case::new(&mut random, dtype, m, *n, 256)
-                })
+                .map(|(n, dtype)| Case { x: x.clone(), ..Case::new(&mut random, dtype, m, *n, 256) })
                 .collect();
             let bias: Vec<f32> = (0..130).map(|_| random.normal()).collect();
             let mut acts = Activations::new(m, 256);
@@ -196,28 +143,15 @@ fn jobs_share_an_input_and_bias_stride_and_accumulation_are_honoured() {
             let mut jobs: Vec<LinearJob<'_>> = cases
                 .iter()
                 .zip(&mut outs)
-                .map(|(case, out)| LinearJob {
-                    weight: case.matrix(),
-                    bias: Some(&bias[..case.n]),
-                    out,
-                    out_stride: 150,
-                    accumulate: true,
-                })
+                .map(|(case, out)| LinearJob { weight: case.matrix(), bias: Some(&bias[..case.n]), out, out_stride: 150, accumulate: true })
                 .collect();
             cpu.linear(&acts, m, &mut jobs);
             for (case, out) in cases.iter().zip(&outs) {
                 let plain = case.linear(&cpu);
                 for i in 0..m {
                     for (c, out) in out[i * 150..(i + 1) * 150].iter().enumerate() {
-                        let expected = if c < case.n {
-                            100.0 + (plain[i * case.n + c] + bias[c])
-                        } else {
-                            100.0
-                        };
-                        assert!(
-                            (out - expected).abs() < 1e-4 * expected.abs().max(1.0),
-                            "{out} {expected}"
-                        );
+                        let expected = if c < case.n { 100.0 + (plain[i * case.n + c] + bias[c]) } else { 100.0 };
+                        assert!((out - expected).abs() < 1e-4 * expected.abs().max(1.0), "{out} {expected}");
                     }
                 }
             }
@@ -228,27 +162,13 @@ fn jobs_share_an_input_and_bias_stride_and_accumulation_are_honoured() {
 #[test]
 fn gate_up_is_the_activation_of_one_product_times_the_other() {
     for isa in Isa::available() {
-        for (m, act) in [
-            (1, Activation::Silu),
-            (5, Activation::GeluTanh),
-            (40, Activation::Silu),
-        ] {
+        for (m, act) in [(1, Activation::Silu), (5, Activation::GeluTanh), (40, Activation::Silu)] {
             let cpu = Cpu::new(*isa, 2);
             let mut random = Random::new(4);
             let gate = Case::new(&mut random, DType::Q4_K, m, 75, 512);
-            let up = Case {
-                x: gate.x.clone(),
-                ..Case::new(&mut random, DType::Q4_K, m, 75, 512)
-            };
+            let up = Case { x: gate.x.clone(), ..Case::new(&mut random, DType::Q4_K, m, 75, 512) };
             let mut out = vec![f32::NAN; m * 75];
-            cpu.gate_up(
-                &gate.activations(&cpu),
-                m,
-                gate.matrix(),
-                up.matrix(),
-                act,
-                &mut out,
-            );
+            cpu.gate_up(&gate.activations(&cpu), m, gate.matrix(), up.matrix(), act, &mut out);
             for ((out, gate), up) in out.iter().zip(gate.linear(&cpu)).zip(up.linear(&cpu)) {
                 let (gate, up) = (f64::from(gate), f64::from(up));
                 let inner = (2.0 / std::f64::consts::PI).sqrt() * (gate + 0.044715 * gate.powi(3));
@@ -256,10 +176,7 @@ fn gate_up_is_the_activation_of_one_product_times_the_other() {
                     Activation::Silu => gate / (1.0 + (-gate).exp()) * up,
                     Activation::GeluTanh => 0.5 * gate * (1.0 + inner.tanh()) * up,
                 };
-                assert!(
-                    (f64::from(*out) - expected).abs() <= 1e-5 * expected.abs().max(1.0),
-                    "{out} {expected}"
-                );
+                assert!((f64::from(*out) - expected).abs() <= 1e-5 * expected.abs().max(1.0), "{out} {expected}");
             }
         }
     }
@@ -277,9 +194,7 @@ fn any_bytes_are_weights() {
                 case.weights.fill(0xff);
                 case.x.fill(-1e30);
                 case.linear(&cpu);
-                case.weights
-                    .iter_mut()
-                    .for_each(|byte| *byte = random.bits() as u8);
+                case.weights.iter_mut().for_each(|byte| *byte = random.bits() as u8);
                 case.x[3] = f32::NAN;
                 case.x[300] = f32::INFINITY;
                 case.linear(&cpu);

@@ -58,12 +58,8 @@ impl Random {
             };
             match dtype {
                 DType::F32 => block.copy_from_slice(&self.normal().to_le_bytes()),
-                DType::F16 => {
-                    block.copy_from_slice(&half::f16::from_f32(self.normal()).to_le_bytes())
-                }
-                DType::BF16 => {
-                    block.copy_from_slice(&half::bf16::from_f32(self.normal()).to_le_bytes())
-                }
+                DType::F16 => block.copy_from_slice(&half::f16::from_f32(self.normal()).to_le_bytes()),
+                DType::BF16 => block.copy_from_slice(&half::bf16::from_f32(self.normal()).to_le_bytes()),
                 DType::Q4_0 | DType::Q5_0 => put(0, 0.1),
                 DType::Q4_1 | DType::Q5_1 => {
                     put(0, 0.1);
