@@ -8,22 +8,30 @@
     reason = "SIMD and disjoint writes by several workers live here; every block is argued"
 )]
 
+pub mod activation;
 mod aligned;
+pub mod attention;
 mod blocks;
-mod executor;
 mod isa;
+pub mod kv;
 mod matmul;
+pub mod norm;
+pub mod ops;
 pub mod pool;
 mod quantize;
+pub mod rope;
 mod scalar;
+pub mod softmax;
 mod table;
 
 pub use blocks::DType;
 pub use isa::Isa;
-pub use matmul::{Activation, LinearJob, Matrix, ShapeError};
+pub use activation::Activation;
+pub use matmul::{LinearJob, Matrix, ShapeError};
 pub use quantize::Activations;
 
-use executor::Executor;
+use ops::Ops;
+use pool::Pool;
 use matmul::Scratch;
 use std::sync::Mutex;
 use table::KernelTable;
@@ -32,17 +40,19 @@ use table::KernelTable;
 pub struct Cpu {
     isa: Isa,
     table: &'static KernelTable,
-    pool: Executor,
+    ops: Ops,
+    pool: Pool,
     scratch: Vec<Mutex<Scratch>>,
 }
 
 impl Cpu {
     /// Kernels of `isa` on `threads` workers (at least one), the calling thread included.
     pub fn new(isa: Isa, threads: usize) -> Self {
-        let pool = Executor::new(threads);
+        let pool = Pool::new(threads);
         Self {
             isa,
             table: KernelTable::of(isa),
+            ops: Ops::detect(),
             scratch: (0..pool.threads()).map(|_| Mutex::default()).collect(),
             pool,
         }
@@ -51,6 +61,16 @@ impl Cpu {
     /// The instruction set in use.
     pub fn isa(&self) -> Isa {
         self.isa
+    }
+
+    /// The float operations.
+    pub fn ops(&self) -> Ops {
+        self.ops
+    }
+
+    /// The workers.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
     }
 
     /// Prepares whatever forms of the `m` rows of `k` activations in `acts` the kernels for weights of `dtypes` read.

@@ -2,6 +2,7 @@
 //! before it is stored. Does not own the inner loops; those are the kernels of `table.rs`.
 
 use crate::Cpu;
+use crate::activation::Activation;
 use crate::blocks::DType;
 use crate::quantize::Activations;
 use crate::table::Kernels;
@@ -121,27 +122,6 @@ pub struct LinearJob<'a> {
     pub accumulate: bool,
 }
 
-/// The nonlinearity of a gated feed-forward layer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Activation {
-    /// `x / (1 + exp(-x))`
-    Silu,
-    /// The tanh approximation of `x Φ(x)`.
-    GeluTanh,
-}
-
-impl Activation {
-    fn apply(self, x: f32) -> f32 {
-        match self {
-            Self::Silu => x / (1.0 + (-x).exp()),
-            Self::GeluTanh => {
-                let inner = std::f32::consts::FRAC_2_PI.sqrt() * (x + 0.044_715 * x * x * x);
-                0.5 * x * (1.0 + inner.tanh())
-            }
-        }
-    }
-}
-
 impl Cpu {
     /// `out = x · Wᵀ (+ bias)` for each of `jobs`, with the `m` rows that `acts` was last quantized from; one fork and join.
     ///
@@ -226,9 +206,7 @@ impl Cpu {
             for (i, (gate, up)) in tiles.enumerate() {
                 // SAFETY: chunks do not overlap, so nobody else has columns `range`; `out` is (m, n), as asserted.
                 let out = unsafe { out.row(i, range.clone()) };
-                for (out, (gate, up)) in out.iter_mut().zip(gate.iter().zip(up)) {
-                    *out = act.apply(*gate) * up;
-                }
+                self.ops.gated(act, gate, up, out);
             }
         });
     }
@@ -291,7 +269,7 @@ impl Cpu {
             return;
         }
         let next = AtomicUsize::new(0);
-        self.pool.run(&|worker, n_workers| {
+        self.pool.run(|worker: usize, n_workers: usize| {
             let mut scratch = self.scratch[worker]
                 .lock()
                 .unwrap_or_else(|poison| poison.into_inner());
