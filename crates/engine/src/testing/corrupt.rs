@@ -43,9 +43,7 @@ impl Rng {
 pub fn value_at(file: &[u8], key: &str) -> usize {
     let mut needle = (key.len() as u64).to_le_bytes().to_vec();
     needle.extend(key.as_bytes());
-    let at = file
-        .windows(needle.len())
-        .position(|window| window == needle);
+    let at = file.windows(needle.len()).position(|window| window == needle);
     at.unwrap_or_else(|| panic!("no key {key}")) + needle.len() + 4
 }
 

@@ -37,14 +37,8 @@ impl Stored {
     pub fn encode(self, values: &[f32]) -> Vec<u8> {
         match self {
             Self::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-            Self::F16 => values
-                .iter()
-                .flat_map(|v| f16::from_f32(*v).to_le_bytes())
-                .collect(),
-            Self::Bf16 => values
-                .iter()
-                .flat_map(|v| bf16::from_f32(*v).to_le_bytes())
-                .collect(),
+            Self::F16 => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
+            Self::Bf16 => values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
             Self::Q8_0 => blocks(values).flat_map(q8_0).collect(),
             Self::Q4_0 => blocks(values).flat_map(q4_0).collect(),
         }
@@ -53,11 +47,7 @@ impl Stored {
 
 fn blocks(values: &[f32]) -> impl Iterator<Item = &[f32; 32]> {
     let (blocks, rest) = values.as_chunks();
-    assert!(
-        rest.is_empty(),
-        "{} values are no whole number of blocks of 32",
-        values.len()
-    );
+    assert!(rest.is_empty(), "{} values are no whole number of blocks of 32", values.len());
     blocks.iter()
 }
 
@@ -73,9 +63,7 @@ fn q8_0(block: &[f32; 32]) -> Vec<u8> {
 
 /// `x[i] = d * (q[i] - 8)`; low nibbles hold the first half of a block, high ones the second.
 fn q4_0(block: &[f32; 32]) -> Vec<u8> {
-    let max = block
-        .iter()
-        .fold(0f32, |max, v| if v.abs() > max.abs() { *v } else { max });
+    let max = block.iter().fold(0f32, |max, v| if v.abs() > max.abs() { *v } else { max });
     let d = max / -8.0;
     let scale = if d != 0.0 { 1.0 / d } else { 0.0 };
     let quant = |v: f32| ((v * scale).round() + 8.0).clamp(0.0, 15.0) as u8;
@@ -105,13 +93,7 @@ struct Tensor {
 
 impl Default for GgufWriter {
     fn default() -> Self {
-        Self {
-            version: 3,
-            alignment: 32,
-            n_keys: 0,
-            keys: Vec::new(),
-            tensors: Vec::new(),
-        }
+        Self { version: 3, alignment: 32, n_keys: 0, keys: Vec::new(), tensors: Vec::new() }
     }
 }
 
@@ -167,9 +149,7 @@ impl GgufWriter {
     /// An array of strings.
     pub fn strings<T: AsRef<[u8]>>(self, key: &str, values: &[T]) -> Self {
         let mut bytes = array_header(8, values.len());
-        values
-            .iter()
-            .for_each(|value| put_string(&mut bytes, value.as_ref()));
+        values.iter().for_each(|value| put_string(&mut bytes, value.as_ref()));
         self.raw(key, 9, &bytes)
     }
 
@@ -189,31 +169,14 @@ impl GgufWriter {
 
     /// A tensor; `dims[0]` is the row length, `values` are row-major.
     pub fn tensor(self, name: &str, dims: &[u64], stored: Stored, values: &[f32]) -> Self {
-        assert_eq!(
-            dims.iter().product::<u64>(),
-            values.len() as u64,
-            "values of {name}"
-        );
+        assert_eq!(dims.iter().product::<u64>(), values.len() as u64, "values of {name}");
         self.raw_tensor(name, dims, stored.id(), None, stored.encode(values))
     }
 
     /// A tensor with any type, the offset it claims (`None`: the right one) and its bytes.
-    pub fn raw_tensor(
-        mut self,
-        name: &str,
-        dims: &[u64],
-        ggml_type: u32,
-        offset: Option<u64>,
-        bytes: Vec<u8>,
-    ) -> Self {
+    pub fn raw_tensor(mut self, name: &str, dims: &[u64], ggml_type: u32, offset: Option<u64>, bytes: Vec<u8>) -> Self {
         let (name, dims) = (name.to_owned(), dims.to_vec());
-        self.tensors.push(Tensor {
-            name,
-            dims,
-            ggml_type,
-            offset,
-            bytes,
-        });
+        self.tensors.push(Tensor { name, dims, ggml_type, offset, bytes });
         self
     }
 

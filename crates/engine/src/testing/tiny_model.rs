@@ -82,14 +82,7 @@ impl Default for TinyModel {
 
 /// The default tiny model as a GGUF file: `llama`, `qwen2` or `qwen3`.
 pub fn tiny_model(architecture: &'static str, seed: u64, stored: Stored) -> Vec<u8> {
-    TinyModel {
-        architecture,
-        seed,
-        stored,
-        ..TinyModel::default()
-    }
-    .writer()
-    .finish()
+    TinyModel { architecture, seed, stored, ..TinyModel::default() }.writer().finish()
 }
 
 impl TinyModel {
@@ -110,18 +103,11 @@ impl TinyModel {
             .f32(&key("attention.layer_norm_rms_epsilon"), 1e-5)
             .u32(&key("rope.dimension_count"), self.head_dim as u32)
             .f32(&key("rope.freq_base"), 10_000.0);
-        self.tensors(
-            vocab_keys(writer, self.architecture, &vocab),
-            vocab.len() as u64,
-        )
+        self.tensors(vocab_keys(writer, self.architecture, &vocab), vocab.len() as u64)
     }
 
     fn tensors(&self, writer: GgufWriter, n_vocab: u64) -> GgufWriter {
-        let mut weights = Weights {
-            writer,
-            rng: Rng::new(self.seed),
-            stored: self.stored,
-        };
+        let mut weights = Weights { writer, rng: Rng::new(self.seed), stored: self.stored };
         let (hidden, ffn) = (self.hidden_size, self.ffn_size);
         let q_size = self.num_heads * self.head_dim;
         let kv_size = self.num_kv_heads * self.head_dim;
@@ -166,9 +152,7 @@ impl Weights {
     /// `rows` rows of `row_len` numbers, scaled so that a product keeps the size of its input.
     fn matrix(&mut self, name: &str, row_len: u64, rows: u64) {
         let std = 1.0 / (row_len as f32).sqrt();
-        let values: Vec<f32> = (0..row_len * rows)
-            .map(|_| std * self.rng.normal())
-            .collect();
+        let values: Vec<f32> = (0..row_len * rows).map(|_| std * self.rng.normal()).collect();
         self.add(name, &[row_len, rows], self.stored, &values);
     }
 
@@ -187,10 +171,7 @@ impl Weights {
 fn vocabulary() -> Vec<String> {
     let bytes = (0..=255u8).map(|byte| byte_char(byte).to_string());
     let merged = MERGES.iter().map(|(left, right)| format!("{left}{right}"));
-    bytes
-        .chain(merged)
-        .chain(SPECIAL.map(str::to_owned))
-        .collect()
+    bytes.chain(merged).chain(SPECIAL.map(str::to_owned)).collect()
 }
 
 /// The printable character that stands for a byte in byte-level BPE, as GPT-2 chose them: itself
@@ -208,15 +189,9 @@ fn vocab_keys(writer: GgufWriter, architecture: &str, vocab: &[String]) -> GgufW
     const NORMAL: i32 = 1;
     const CONTROL: i32 = 3;
     let first_special = vocab.len() - SPECIAL.len();
-    let types: Vec<i32> = (0..vocab.len())
-        .map(|id| if id < first_special { NORMAL } else { CONTROL })
-        .collect();
+    let types: Vec<i32> = (0..vocab.len()).map(|id| if id < first_special { NORMAL } else { CONTROL }).collect();
     let merges = MERGES.map(|(left, right)| format!("{left} {right}"));
-    let pre = if architecture == "llama" {
-        "gpt-2"
-    } else {
-        "qwen2"
-    };
+    let pre = if architecture == "llama" { "gpt-2" } else { "qwen2" };
     writer
         .string("tokenizer.ggml.model", "gpt2")
         .string("tokenizer.ggml.pre", pre)

@@ -64,20 +64,14 @@ impl Bytes {
 
     fn whole(owner: Owner) -> Self {
         let range = 0..owner.bytes().len();
-        Self {
-            owner: Arc::new(owner),
-            range,
-        }
+        Self { owner: Arc::new(owner), range }
     }
 
     /// A view of part of these bytes, or `None` where `range` is not inside them.
     pub fn slice(&self, range: Range<usize>) -> Option<Self> {
         self.get(range.clone())?;
         let start = self.range.start + range.start;
-        Some(Self {
-            owner: self.owner.clone(),
-            range: start..start + range.len(),
-        })
+        Some(Self { owner: self.owner.clone(), range: start..start + range.len() })
     }
 }
 
