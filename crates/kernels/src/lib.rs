@@ -1,1 +1,88 @@
 //! CPU kernels on plain slices, picked at run time.
+//!
+//! [`Cpu`] owns a table of kernels and the workers that run them; products are in `matmul.rs`, their input in `quantize.rs`.
+//! What a format means is written once, in `scalar/`; `arch/` has the fast versions of it.
+//! Does not own files, models or devices.
+#![allow(
+    unsafe_code,
+    reason = "SIMD and disjoint writes by several workers live here; every block is argued"
+)]
+
+mod aligned;
+mod blocks;
+mod executor;
+mod isa;
+mod matmul;
+pub mod pool;
+mod quantize;
+mod scalar;
+mod table;
+
+pub use blocks::DType;
+pub use isa::Isa;
+pub use matmul::{Activation, LinearJob, Matrix, ShapeError};
+pub use quantize::Activations;
+
+use executor::Executor;
+use matmul::Scratch;
+use std::sync::Mutex;
+use table::KernelTable;
+
+/// The kernels of one instruction set and the workers to run them on.
+pub struct Cpu {
+    isa: Isa,
+    table: &'static KernelTable,
+    pool: Executor,
+    scratch: Vec<Mutex<Scratch>>,
+}
+
+impl Cpu {
+    /// Kernels of `isa` on `threads` workers (at least one), the calling thread included.
+    pub fn new(isa: Isa, threads: usize) -> Self {
+        let pool = Executor::new(threads);
+        Self {
+            isa,
+            table: KernelTable::of(isa),
+            scratch: (0..pool.threads()).map(|_| Mutex::default()).collect(),
+            pool,
+        }
+    }
+
+    /// The instruction set in use.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Prepares whatever forms of the `m` rows of `k` activations in `acts` the kernels for weights of `dtypes` read.
+    /// Panics if `acts` was not last filled with at least `m` rows of `k`.
+    pub fn quantize(
+        &self,
+        acts: &mut Activations,
+        m: usize,
+        k: usize,
+        dtypes: impl Iterator<Item = DType>,
+    ) {
+        assert!(
+            m <= acts.rows() && k == acts.cols(),
+            "{m} x {k} of {} x {}",
+            acts.rows(),
+            acts.cols()
+        );
+        for dtype in dtypes {
+            match self.table.kernels(dtype).form {
+                quantize::Form::F32 => {}
+            }
+        }
+    }
+
+    /// Row `row` of `weight` as f32, as for an embedding. Panics if there is no such row or `out` is not as long as it.
+    pub fn dequantize_row(&self, weight: &Matrix<'_>, row: usize, out: &mut [f32]) {
+        assert!(
+            out.len() == weight.cols(),
+            "{} columns into {}",
+            weight.cols(),
+            out.len()
+        );
+        scalar::dequantize(weight.dtype())(weight.row(row), out);
+    }
+}
