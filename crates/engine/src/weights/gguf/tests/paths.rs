@@ -183,3 +183,38 @@ fn pipes_devices_and_loops_are_refused_at_once() {
         refused(&path("secret"), Unreadable, "cannot be read");
     }
 }
+
+#[test]
+fn populating_counts_every_byte_and_can_be_stopped() {
+    use std::ops::ControlFlow;
+    use std::sync::Mutex;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("large.gguf");
+    let file = GgufWriter::new("x").raw_tensor("t", &[40 << 20], 24, None, vec![7; 40 << 20]).finish();
+    fs::write(&path, &file).unwrap();
+    let gguf = Gguf::open(&path).unwrap();
+
+    let seen = Mutex::new(Vec::new());
+    let all = gguf.populate(2, &|done| {
+        seen.lock().unwrap().push(done);
+        ControlFlow::Continue(())
+    });
+    assert!(all.unwrap().is_continue());
+    let seen = seen.into_inner().unwrap();
+    assert_eq!((seen.len(), seen.iter().max()), (3, Some(&(file.len() as u64))));
+
+    let stopped = gguf.populate(1, &|_| ControlFlow::Break(()));
+    assert!(stopped.unwrap().is_break());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_cut_while_it_is_mapped_is_truncated_when_it_is_populated() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cut.gguf");
+    fs::write(&path, GgufWriter::new("x").raw_tensor("t", &[1 << 20], 24, None, vec![7; 1 << 20]).finish()).unwrap();
+    let gguf = Gguf::open(&path).unwrap();
+    fs::File::options().write(true).open(&path).unwrap().set_len(4096).unwrap();
+    let error = gguf.populate(2, &|_| std::ops::ControlFlow::Continue(())).unwrap_err();
+    says(&error, Truncated, "cut.gguf: is truncated");
+}
