@@ -1,3 +1,5 @@
 //! Loads one local model on one device and generates from it.
 
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod weights;

@@ -4,8 +4,10 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::ops::{Deref, Range};
+use std::ops::{ControlFlow, Deref, Range};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 
 use memmap2::{Mmap, MmapMut};
 
@@ -62,22 +64,95 @@ impl Bytes {
         }
     }
 
+    /// Brings all of these bytes into memory on up to `n_threads` threads, so that later reads do not
+    /// wait for the disk. `step` is told, from any of them, how many more bytes are there; when it
+    /// breaks, no further step is begun.
+    ///
+    /// # Errors
+    /// Where the system says so instead of raising SIGBUS (Linux since 5.14): the file was cut, or
+    /// could not be read.
+    pub(super) fn populate(&self, n_threads: usize, step: &(dyn Fn(usize) -> ControlFlow<()> + Sync)) -> io::Result<ControlFlow<()>> {
+        let steps = Steps { bytes: self, next: AtomicUsize::new(0), stopped: AtomicBool::new(false), step };
+        thread::scope(|scope| {
+            let n_steps = self.len().div_ceil(STEP_BYTES);
+            let others: Vec<_> = (1..n_threads.min(n_steps))
+                // Without another thread this one does it all.
+                .map_while(|_| thread::Builder::new().spawn_scoped(scope, || steps.run()).ok())
+                .collect();
+            let mut result = steps.run();
+            for other in others {
+                let ended = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                result = result.and(ended);
+            }
+            result?;
+            let stopped = steps.stopped.load(Ordering::Relaxed);
+            Ok(if stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })
+    }
+
+    /// Makes the pages of `range` present.
+    fn touch(&self, range: Range<usize>) -> io::Result<()> {
+        let Owner::Mapped(map) = &*self.owner else { return Ok(()) };
+        #[cfg(target_os = "linux")]
+        {
+            const EINVAL: i32 = 22;
+            match map.advise_range(memmap2::Advice::PopulateRead, self.range.start + range.start, range.len()) {
+                // Kernels before 5.14 do not know this advice.
+                Err(error) if error.raw_os_error() == Some(EINVAL) => {}
+                done => return done,
+            }
+        }
+        #[cfg(unix)]
+        map.advise_range(memmap2::Advice::WillNeed, self.range.start + range.start, range.len())?;
+        #[cfg(not(unix))]
+        let _ = map;
+        for page in self[range].chunks(SMALLEST_PAGE_BYTES) {
+            std::hint::black_box(page[0]);
+        }
+        Ok(())
+    }
+
     fn whole(owner: Owner) -> Self {
         let range = 0..owner.bytes().len();
-        Self {
-            owner: Arc::new(owner),
-            range,
-        }
+        Self { owner: Arc::new(owner), range }
     }
 
     /// A view of part of these bytes, or `None` where `range` is not inside them.
     pub fn slice(&self, range: Range<usize>) -> Option<Self> {
         self.get(range.clone())?;
         let start = self.range.start + range.start;
-        Some(Self {
-            owner: self.owner.clone(),
-            range: start..start + range.len(),
-        })
+        Some(Self { owner: self.owner.clone(), range: start..start + range.len() })
+    }
+}
+
+/// How often `populate` reports.
+const STEP_BYTES: usize = 16 << 20;
+const SMALLEST_PAGE_BYTES: usize = 4096;
+
+/// The work of `populate`, shared by its threads.
+struct Steps<'a> {
+    bytes: &'a Bytes,
+    next: AtomicUsize,
+    stopped: AtomicBool,
+    step: &'a (dyn Fn(usize) -> ControlFlow<()> + Sync),
+}
+
+impl Steps<'_> {
+    /// Takes one step after the other until none is left or one of the threads has stopped.
+    fn run(&self) -> io::Result<()> {
+        while !self.stopped.load(Ordering::Relaxed) {
+            let start = self.next.fetch_add(STEP_BYTES, Ordering::Relaxed);
+            if start >= self.bytes.len() {
+                break;
+            }
+            let end = self.bytes.len().min(start + STEP_BYTES);
+            let touched = self.bytes.touch(start..end);
+            if touched.is_err() || (self.step)(end - start).is_break() {
+                self.stopped.store(true, Ordering::Relaxed);
+            }
+            touched?;
+        }
+        Ok(())
     }
 }
 

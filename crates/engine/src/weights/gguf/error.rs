@@ -126,6 +126,16 @@ pub enum GgufError {
         /// What the first part says.
         expected: String,
     },
+    /// The file is the first of several parts, but its name does not lead to the others.
+    #[error("{file}: has {n_parts} parts; to find them its name must end in `{expected}`")]
+    UnnamedSplit {
+        /// The file.
+        file: String,
+        /// How many parts it says there are.
+        n_parts: u64,
+        /// How its name has to end.
+        expected: String,
+    },
     /// The file is a part of a split file, but not the first one.
     #[error("{file}: is part {part} of a split file; open its first part instead{}", .first.as_deref().map(|f| format!(": {f}")).unwrap_or_default())]
     NotFirstShard {
@@ -171,11 +181,9 @@ impl GgufError {
             Self::UnsupportedVersion { .. } => GgufErrorClass::UnsupportedVersion,
             Self::Truncated { .. } => GgufErrorClass::Truncated,
             Self::Corrupt { .. } => GgufErrorClass::Corrupt,
-            Self::WrongType { .. } | Self::MissingKey { .. } | Self::MissingTensor { .. } => {
-                GgufErrorClass::Invalid
-            }
+            Self::WrongType { .. } | Self::MissingKey { .. } | Self::MissingTensor { .. } => GgufErrorClass::Invalid,
             Self::UnsupportedType { .. } => GgufErrorClass::UnsupportedType,
-            Self::MissingShard { .. } | Self::ForeignShard { .. } | Self::NotFirstShard { .. } => {
+            Self::MissingShard { .. } | Self::ForeignShard { .. } | Self::UnnamedSplit { .. } | Self::NotFirstShard { .. } => {
                 GgufErrorClass::BrokenSplit
             }
         }
@@ -207,11 +215,7 @@ impl fmt::Display for Place<'_> {
 /// A name from an untrusted file as one short printable piece of a sentence.
 pub(super) fn shown(name: &str) -> String {
     const MAX_CHARS: usize = 96;
-    let mut text: String = name
-        .chars()
-        .take(MAX_CHARS)
-        .flat_map(char::escape_debug)
-        .collect();
+    let mut text: String = name.chars().take(MAX_CHARS).flat_map(char::escape_debug).collect();
     if name.chars().nth(MAX_CHARS).is_some() {
         text.push_str("..");
     }

@@ -52,12 +52,7 @@ const TYPES: &[GgmlType] = &[
 ];
 
 const fn ty(id: u32, name: &'static str, block_len: u64, block_bytes: u64) -> GgmlType {
-    GgmlType {
-        id,
-        name,
-        block_len,
-        block_bytes,
-    }
+    GgmlType { id, name, block_len, block_bytes }
 }
 
 impl GgmlType {

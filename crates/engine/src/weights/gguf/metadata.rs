@@ -42,9 +42,7 @@ pub enum ValueType {
 impl ValueType {
     pub(super) fn from_id(id: u32) -> Option<Self> {
         use ValueType::*;
-        const BY_ID: [ValueType; 13] = [
-            U8, I8, U16, I16, U32, I32, F32, Bool, String, Array, U64, I64, F64,
-        ];
+        const BY_ID: [ValueType; 13] = [U8, I8, U16, I16, U32, I32, F32, Bool, String, Array, U64, I64, F64];
         BY_ID.get(usize::try_from(id).ok()?).copied()
     }
 
@@ -137,12 +135,7 @@ impl Metadata {
                 return Err(key.clone());
             }
         }
-        Ok(Self(Arc::new(Inner {
-            file: file.to_owned(),
-            bytes,
-            entries,
-            by_key,
-        })))
+        Ok(Self(Arc::new(Inner { file: file.to_owned(), bytes, entries, by_key })))
     }
 
     /// The keys in the order of the file.
@@ -157,25 +150,12 @@ impl Metadata {
 
     /// The error that says that `key` is needed and absent.
     pub fn missing(&self, key: &str) -> GgufError {
-        GgufError::MissingKey {
-            file: self.0.file.clone(),
-            key: shown(key),
-        }
+        GgufError::MissingKey { file: self.0.file.clone(), key: shown(key) }
     }
 
     /// The error that says that the value of `key` cannot be used.
-    pub fn unusable(
-        &self,
-        key: &str,
-        found: impl fmt::Display,
-        expected: impl fmt::Display,
-    ) -> GgufError {
-        GgufError::WrongType {
-            file: self.0.file.clone(),
-            key: shown(key),
-            found: found.to_string(),
-            expected: expected.to_string(),
-        }
+    pub fn unusable(&self, key: &str, found: impl fmt::Display, expected: impl fmt::Display) -> GgufError {
+        GgufError::WrongType { file: self.0.file.clone(), key: shown(key), found: found.to_string(), expected: expected.to_string() }
     }
 
     /// A string; an error too where it is not UTF-8.
@@ -212,17 +192,10 @@ impl Metadata {
         let Some(entry) = self.entry(key) else {
             return Ok(None);
         };
-        let ValueKind::Array {
-            element: ValueType::String,
-            len,
-        } = entry.kind
-        else {
+        let ValueKind::Array { element: ValueType::String, len } = entry.kind else {
             return Err(self.unusable(key, entry.kind, "array of string"));
         };
-        Ok(Some(StringArray {
-            bytes: self.view(entry),
-            len,
-        }))
+        Ok(Some(StringArray { bytes: self.view(entry), len }))
     }
 
     /// An array of f32; f64 are rounded.
@@ -254,12 +227,8 @@ impl Metadata {
     }
 
     fn entry(&self, key: &str) -> Option<&Entry> {
-        let Inner {
-            entries, by_key, ..
-        } = &*self.0;
-        let at = by_key
-            .binary_search_by(|&i| (*entries[i as usize].key).cmp(key))
-            .ok()?;
+        let Inner { entries, by_key, .. } = &*self.0;
+        let at = by_key.binary_search_by(|&i| (*entries[i as usize].key).cmp(key)).ok()?;
         Some(&entries[by_key[at] as usize])
     }
 
@@ -268,10 +237,7 @@ impl Metadata {
     }
 
     fn view(&self, entry: &Entry) -> Bytes {
-        self.0
-            .bytes
-            .slice(entry.start..entry.end)
-            .expect("checked when it was parsed")
+        self.0.bytes.slice(entry.start..entry.end).expect("checked when it was parsed")
     }
 
     fn one<T: Number>(&self, key: &str, expected: &str) -> Result<Option<T>, GgufError> {
@@ -288,11 +254,7 @@ impl Metadata {
         }
     }
 
-    fn array<T: Number>(
-        &self,
-        key: &str,
-        expected: &str,
-    ) -> Result<Option<NumberArray<T>>, GgufError> {
+    fn array<T: Number>(&self, key: &str, expected: &str) -> Result<Option<NumberArray<T>>, GgufError> {
         let Some(entry) = self.entry(key) else {
             return Ok(None);
         };
@@ -309,21 +271,13 @@ impl Metadata {
                 return Err(self.unusable(key, found, expected));
             }
         }
-        Ok(Some(NumberArray {
-            bytes,
-            stored: element,
-            size,
-            len,
-            number: PhantomData,
-        }))
+        Ok(Some(NumberArray { bytes, stored: element, size, len, number: PhantomData }))
     }
 }
 
 impl fmt::Debug for Metadata {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map()
-            .entries(self.0.entries.iter().map(|e| (&e.key, e.kind)))
-            .finish()
+        f.debug_map().entries(self.0.entries.iter().map(|e| (&e.key, e.kind))).finish()
     }
 }
 
@@ -471,17 +425,12 @@ impl<T: Number> NumberArray<T> {
     /// The element at `index`, or `None` past the end.
     pub fn get(&self, index: usize) -> Option<T> {
         let start = index.checked_mul(self.size)?;
-        T::read(
-            self.stored,
-            self.bytes.get(start..start.checked_add(self.size)?)?,
-        )
+        T::read(self.stored, self.bytes.get(start..start.checked_add(self.size)?)?)
     }
 
     /// The elements in order.
     pub fn iter(&self) -> impl Iterator<Item = T> {
-        self.bytes
-            .chunks_exact(self.size)
-            .map_while(|value| T::read(self.stored, value))
+        self.bytes.chunks_exact(self.size).map_while(|value| T::read(self.stored, value))
     }
 }
 

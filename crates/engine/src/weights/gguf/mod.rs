@@ -11,9 +11,14 @@ mod source;
 mod split;
 mod tensor;
 
+#[cfg(test)]
+mod tests;
+
 use std::fs::File;
 use std::io::Read;
+use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use error::{GgufError, GgufErrorClass};
 pub use ggml_type::GgmlType;
@@ -49,6 +54,19 @@ pub struct Shard {
     pub data_start: u64,
 }
 
+impl Shard {
+    /// Why its bytes could not be read: because they are gone, or for another reason.
+    fn failed(&self, source: std::io::Error) -> GgufError {
+        let file = self.path.display().to_string();
+        match std::fs::metadata(&self.path) {
+            Ok(now) if now.len() < self.len_bytes => {
+                GgufError::Truncated { file, place: "a tensor".to_owned(), expected: self.len_bytes, found: now.len() }
+            }
+            _ => GgufError::Unreadable { file, source },
+        }
+    }
+}
+
 /// A GGUF file with its tensors' bytes.
 #[derive(Debug, Clone)]
 pub struct Gguf {
@@ -76,10 +94,7 @@ impl Gguf {
         let len = bytes.len() as u64;
         let parsed = whole(parse::parse(&bytes, name, len))?;
         let header = Header::single(PathBuf::from(name), name, parsed, len)?;
-        Ok(Self {
-            header,
-            bytes: vec![bytes],
-        })
+        Ok(Self { header, bytes: vec![bytes] })
     }
 
     /// The header alone, read into memory and never mapped: a process that reads it survives a
@@ -119,24 +134,38 @@ impl Gguf {
     /// The bytes of a tensor of this file. An error where its type is unknown.
     pub fn data(&self, tensor: &TensorInfo) -> Result<&[u8], GgufError> {
         let range = self.range(tensor)?;
-        let bytes = self
-            .bytes
-            .get(tensor.shard)
-            .and_then(|bytes| bytes.get(range));
+        let bytes = self.bytes.get(tensor.shard).and_then(|bytes| bytes.get(range));
         bytes.ok_or_else(|| self.header.missing_tensor(&tensor.name))
     }
 
     /// The bytes of a tensor of this file, as a view that keeps the mapping alive.
     pub fn tensor_bytes(&self, tensor: &TensorInfo) -> Result<Bytes, GgufError> {
         let range = self.range(tensor)?;
-        let bytes = self
-            .bytes
-            .get(tensor.shard)
-            .and_then(|bytes| bytes.slice(range));
+        let bytes = self.bytes.get(tensor.shard).and_then(|bytes| bytes.slice(range));
         bytes.ok_or_else(|| self.header.missing_tensor(&tensor.name))
     }
 
-    fn range(&self, tensor: &TensorInfo) -> Result<std::ops::Range<usize>, GgufError> {
+    /// Brings the tensors of all parts into memory on up to `n_threads` threads, so that the first
+    /// token does not wait for the disk. `progress` is told, from any of them, how many bytes are
+    /// there; when it breaks, this ends early and breaks too.
+    ///
+    /// # Errors
+    /// The file was cut or cannot be read, where the system can tell (Linux since 5.14); elsewhere
+    /// that is SIGBUS.
+    pub fn populate(&self, n_threads: usize, progress: &(dyn Fn(u64) -> ControlFlow<()> + Sync)) -> Result<ControlFlow<()>, GgufError> {
+        let done = AtomicU64::new(0);
+        let step = |bytes: usize| progress(done.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64);
+        for (shard, bytes) in self.header.shards.iter().zip(&self.bytes) {
+            match bytes.populate(n_threads, &step) {
+                Ok(ControlFlow::Continue(())) => {}
+                Ok(stopped) => return Ok(stopped),
+                Err(source) => return Err(shard.failed(source)),
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn range(&self, tensor: &TensorInfo) -> Result<Range<usize>, GgufError> {
         let Some(size) = tensor.size_bytes else {
             return Err(self.header.unsupported_type(tensor));
         };
@@ -146,48 +175,19 @@ impl Gguf {
 }
 
 impl Header {
-    fn single(
-        path: PathBuf,
-        name: &str,
-        header: FileHeader,
-        len_bytes: u64,
-    ) -> Result<Self, GgufError> {
-        Self::join(
-            name,
-            header.metadata.clone(),
-            vec![(path, header, len_bytes)],
-        )
+    fn single(path: PathBuf, name: &str, header: FileHeader, len_bytes: u64) -> Result<Self, GgufError> {
+        Self::join(name, header.metadata.clone(), vec![(path, header, len_bytes)])
     }
 
     /// The header of all parts in order; `name` stands for the first one in errors.
-    fn join(
-        name: &str,
-        metadata: Metadata,
-        parts: Vec<(PathBuf, FileHeader, u64)>,
-    ) -> Result<Self, GgufError> {
+    fn join(name: &str, metadata: Metadata, parts: Vec<(PathBuf, FileHeader, u64)>) -> Result<Self, GgufError> {
         let mut tensors = Vec::new();
         let mut shards = Vec::new();
         for (path, header, len_bytes) in parts {
-            let FileHeader {
-                version,
-                alignment,
-                data_start,
-                ..
-            } = header;
+            let FileHeader { version, alignment, data_start, .. } = header;
             let shard = shards.len();
-            tensors.extend(
-                header
-                    .tensors
-                    .into_iter()
-                    .map(|t| TensorInfo { shard, ..t }),
-            );
-            shards.push(Shard {
-                path,
-                len_bytes,
-                version,
-                alignment,
-                data_start,
-            });
+            tensors.extend(header.tensors.into_iter().map(|t| TensorInfo { shard, ..t }));
+            shards.push(Shard { path, len_bytes, version, alignment, data_start });
         }
         let mut by_name: Vec<u32> = (0..tensors.len() as u32).collect();
         by_name.sort_unstable_by_key(|&i| &tensors[i as usize].name);
@@ -202,12 +202,7 @@ impl Header {
                 });
             }
         }
-        Ok(Self {
-            metadata,
-            tensors,
-            by_name,
-            shards,
-        })
+        Ok(Self { metadata, tensors, by_name, shards })
     }
 
     /// The keys; those of the first part of a split file.
@@ -222,10 +217,7 @@ impl Header {
 
     /// The tensor of this name.
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
-        let at = self
-            .by_name
-            .binary_search_by(|&i| (*self.tensors[i as usize].name).cmp(name))
-            .ok()?;
+        let at = self.by_name.binary_search_by(|&i| (*self.tensors[i as usize].name).cmp(name)).ok()?;
         Some(&self.tensors[self.by_name[at] as usize])
     }
 
@@ -246,19 +238,12 @@ impl Header {
             None => ggml_type::unknown_type_name(tensor.ggml_type),
         };
         let (file, tensor) = (self.file_of(tensor), shown(&tensor.name));
-        GgufError::UnsupportedType {
-            file,
-            tensor,
-            found,
-        }
+        GgufError::UnsupportedType { file, tensor, found }
     }
 
     fn missing_tensor(&self, name: &str) -> GgufError {
         let file = self.shards[0].path.display().to_string();
-        GgufError::MissingTensor {
-            file,
-            tensor: shown(name),
-        }
+        GgufError::MissingTensor { file, tensor: shown(name) }
     }
 
     fn file_of(&self, tensor: &TensorInfo) -> String {
@@ -268,10 +253,7 @@ impl Header {
 }
 
 fn unreadable(file: &str, source: std::io::Error) -> GgufError {
-    GgufError::Unreadable {
-        file: file.to_owned(),
-        source,
-    }
+    GgufError::Unreadable { file: file.to_owned(), source }
 }
 
 /// All `len` bytes of a file; an empty file cannot be mapped and stays an empty buffer.
@@ -292,21 +274,21 @@ fn whole(parsed: Result<FileHeader, Stop>) -> Result<FileHeader, GgufError> {
     })
 }
 
-/// Reads as much of the start of `file` as its header needs.
-fn read_prefix(file: &mut File, len: u64, limit: u64, name: &str) -> Result<FileHeader, GgufError> {
-    const FIRST_READ_BYTES: u64 = 1 << 20;
+/// Reads as much of the start of `file`, `len` bytes long, as its header needs.
+fn read_prefix(file: &mut impl Read, len: u64, limit: u64, name: &str) -> Result<FileHeader, GgufError> {
+    const FIRST_READ_BYTES: u64 = 256 << 10;
+    const GROWTH: u64 = 4;
     let mut buffer = Vec::new();
     let mut wanted = FIRST_READ_BYTES.min(len).min(limit);
     loop {
         let more = wanted - buffer.len() as u64;
-        file.take(more)
-            .read_to_end(&mut buffer)
-            .map_err(|source| unreadable(name, source))?;
+        let read = file.take(more).read_to_end(&mut buffer);
+        read.map_err(|source| unreadable(name, source))?;
         if (buffer.len() as u64) < wanted {
             return Err(GgufError::Truncated {
                 file: name.to_owned(),
                 place: "the header".to_owned(),
-                expected: len,
+                expected: wanted,
                 found: buffer.len() as u64,
             });
         }
@@ -324,7 +306,7 @@ fn read_prefix(file: &mut File, len: u64, limit: u64, name: &str) -> Result<File
                 expected: format!("at most {limit}"),
             });
         }
-        wanted = needed.max(wanted.saturating_mul(2)).min(len).min(limit);
+        wanted = needed.max(wanted.saturating_mul(GROWTH)).min(len).min(limit);
         buffer = prefix.into_buffer();
     }
 }

@@ -62,34 +62,19 @@ impl From<GgufError> for Stop {
 
 /// Parses the header of `file`, of which `bytes` is a prefix and which is `file_len` bytes long.
 pub(super) fn parse(bytes: &Bytes, file: &str, file_len: u64) -> Result<FileHeader, Stop> {
-    let mut cursor = Cursor {
-        bytes,
-        file,
-        file_len,
-        at: 0,
-    };
+    let mut cursor = Cursor { bytes, file, file_len, at: 0 };
     let version = cursor.version()?;
     let n_tensors = cursor.u64(Place::Header("the tensor count"))?;
     let n_keys = cursor.u64(Place::Header("the key count"))?;
-    cursor.count(
-        Place::Header("the key count"),
-        n_keys,
-        limits::KEYS,
-        MIN_KEY_BYTES,
-    )?;
-    cursor.count(
-        Place::Header("the tensor count"),
-        n_tensors,
-        limits::TENSORS,
-        MIN_TENSOR_BYTES,
-    )?;
+    cursor.count(Place::Header("the key count"), n_keys, limits::KEYS, MIN_KEY_BYTES)?;
+    cursor.count(Place::Header("the tensor count"), n_tensors, limits::TENSORS, MIN_TENSOR_BYTES)?;
 
     let mut entries = Vec::new();
     for i in 0..n_keys {
         entries.push(cursor.entry(i)?);
     }
-    let metadata = Metadata::new(file, bytes.clone(), entries)
-        .map_err(|key| cursor.corrupt(Place::Key(&key), "the key twice", "every key once"))?;
+    let metadata =
+        Metadata::new(file, bytes.clone(), entries).map_err(|key| cursor.corrupt(Place::Key(&key), "the key twice", "every key once"))?;
     let alignment = alignment(&cursor, &metadata)?;
 
     let mut tensors = Vec::new();
@@ -98,13 +83,7 @@ pub(super) fn parse(bytes: &Bytes, file: &str, file_len: u64) -> Result<FileHead
     }
     let data_start = (cursor.at as u64).next_multiple_of(alignment);
     place_tensors(&cursor, &mut tensors, data_start)?;
-    Ok(FileHeader {
-        version,
-        alignment,
-        data_start,
-        metadata,
-        tensors,
-    })
+    Ok(FileHeader { version, alignment, data_start, metadata, tensors })
 }
 
 fn alignment(cursor: &Cursor<'_>, metadata: &Metadata) -> Result<u64, GgufError> {
@@ -120,11 +99,7 @@ fn alignment(cursor: &Cursor<'_>, metadata: &Metadata) -> Result<u64, GgufError>
 }
 
 /// Turns offsets into positions in the file, and checks that tensors lie inside it and apart.
-fn place_tensors(
-    cursor: &Cursor<'_>,
-    tensors: &mut [TensorInfo],
-    data_start: u64,
-) -> Result<(), GgufError> {
+fn place_tensors(cursor: &Cursor<'_>, tensors: &mut [TensorInfo], data_start: u64) -> Result<(), GgufError> {
     let mut in_file_order: Vec<usize> = (0..tensors.len()).collect();
     for tensor in tensors.iter_mut() {
         let place = Place::Tensor(&tensor.name);
@@ -146,11 +121,7 @@ fn place_tensors(
         let (first, second) = (&tensors[pair[0]], &tensors[pair[1]]);
         let end = first.start + first.size_bytes.unwrap_or(1);
         if second.start < end {
-            let found = format!(
-                "byte {} of the file, inside {}",
-                second.start,
-                shown(&first.name)
-            );
+            let found = format!("byte {} of the file, inside {}", second.start, shown(&first.name));
             return Err(cursor.corrupt(Place::Tensor(&second.name), found, "bytes of its own"));
         }
     }
@@ -166,20 +137,10 @@ struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     fn truncated(&self, place: Place<'_>, expected: u64) -> GgufError {
-        GgufError::Truncated {
-            file: self.file.to_owned(),
-            place: place.to_string(),
-            expected,
-            found: self.file_len,
-        }
+        GgufError::Truncated { file: self.file.to_owned(), place: place.to_string(), expected, found: self.file_len }
     }
 
-    fn corrupt(
-        &self,
-        place: Place<'_>,
-        found: impl ToString,
-        expected: impl ToString,
-    ) -> GgufError {
+    fn corrupt(&self, place: Place<'_>, found: impl ToString, expected: impl ToString) -> GgufError {
         GgufError::Corrupt {
             file: self.file.to_owned(),
             place: place.to_string(),
@@ -195,16 +156,10 @@ impl<'a> Cursor<'a> {
             return Err(self.truncated(place, end).into());
         }
         if end > limits::HEADER_BYTES {
-            let expected = format!(
-                "at most {} bytes before the tensor data",
-                limits::HEADER_BYTES
-            );
+            let expected = format!("at most {} bytes before the tensor data", limits::HEADER_BYTES);
             return Err(self.corrupt(place, format!("byte {end}"), expected).into());
         }
-        let taken = self
-            .bytes
-            .get(self.at..end as usize)
-            .ok_or(Stop::Need(end))?;
+        let taken = self.bytes.get(self.at..end as usize).ok_or(Stop::Need(end))?;
         self.at = end as usize;
         Ok(taken)
     }
@@ -236,17 +191,10 @@ impl<'a> Cursor<'a> {
     }
 
     fn version(&mut self) -> Result<u32, Stop> {
-        let found = self
-            .bytes
-            .get(..self.bytes.len().min(64))
-            .unwrap_or_default();
+        let found = self.bytes.get(..self.bytes.len().min(64)).unwrap_or_default();
         if !found.starts_with(&MAGIC[..found.len().min(MAGIC.len())]) {
             let found = other_format(found);
-            return Err(GgufError::NotGguf {
-                file: self.file.to_owned(),
-                found,
-            }
-            .into());
+            return Err(GgufError::NotGguf { file: self.file.to_owned(), found }.into());
         }
         self.take(Place::Header("the magic"), MAGIC.len() as u64)?;
         let version = self.u32(Place::Header("the version"))?;
@@ -258,11 +206,7 @@ impl<'a> Cursor<'a> {
             }
             _ => format!("version {version}"),
         };
-        Err(GgufError::UnsupportedVersion {
-            file: self.file.to_owned(),
-            found,
-        }
-        .into())
+        Err(GgufError::UnsupportedVersion { file: self.file.to_owned(), found }.into())
     }
 
     /// The bytes of a string; its length is checked against `limit` first.
@@ -270,9 +214,7 @@ impl<'a> Cursor<'a> {
         let len = self.u64(place)?;
         if len > limit {
             let found = format!("a length of {len} bytes");
-            return Err(self
-                .corrupt(place, found, format!("at most {limit}"))
-                .into());
+            return Err(self.corrupt(place, found, format!("at most {limit}")).into());
         }
         self.take(place, len)
     }
@@ -280,8 +222,7 @@ impl<'a> Cursor<'a> {
     /// A key or a tensor's name.
     fn name(&mut self, place: Place<'_>) -> Result<&'a str, Stop> {
         let bytes = self.string(place, limits::KEY_BYTES)?;
-        let name = std::str::from_utf8(bytes)
-            .map_err(|_| self.corrupt(place, "a name that is not UTF-8", "UTF-8"))?;
+        let name = std::str::from_utf8(bytes).map_err(|_| self.corrupt(place, "a name that is not UTF-8", "UTF-8"))?;
         if name.is_empty() {
             return Err(self.corrupt(place, "an empty name", "a name").into());
         }
@@ -303,13 +244,7 @@ impl<'a> Cursor<'a> {
                 let (element, len) = self.array_header(place)?;
                 let start = self.at;
                 self.skip_elements(place, element, len, 1)?;
-                (
-                    ValueKind::Array {
-                        element,
-                        len: len as usize,
-                    },
-                    start,
-                )
+                (ValueKind::Array { element, len: len as usize }, start)
             }
             (_, size) => {
                 let value = self.take(place, size.unwrap_or_default() as u64)?;
@@ -319,25 +254,12 @@ impl<'a> Cursor<'a> {
                 (ValueKind::One(ty), self.at - value.len())
             }
         };
-        Ok(Entry {
-            key: key.into(),
-            kind,
-            text,
-            start,
-            end: self.at,
-        })
+        Ok(Entry { key: key.into(), kind, text, start, end: self.at })
     }
 
     fn value_type(&mut self, place: Place<'_>) -> Result<ValueType, Stop> {
         let id = self.u32(place)?;
-        ValueType::from_id(id).ok_or_else(|| {
-            self.corrupt(
-                place,
-                format!("value type {id}"),
-                "a value type from 0 to 12",
-            )
-            .into()
-        })
+        ValueType::from_id(id).ok_or_else(|| self.corrupt(place, format!("value type {id}"), "a value type from 0 to 12").into())
     }
 
     fn array_header(&mut self, place: Place<'_>) -> Result<(ValueType, u64), Stop> {
@@ -353,13 +275,7 @@ impl<'a> Cursor<'a> {
         Ok((element, len))
     }
 
-    fn skip_elements(
-        &mut self,
-        place: Place<'_>,
-        element: ValueType,
-        len: u64,
-        depth: u32,
-    ) -> Result<(), Stop> {
+    fn skip_elements(&mut self, place: Place<'_>, element: ValueType, len: u64, depth: u32) -> Result<(), Stop> {
         match (element, element.size()) {
             (ValueType::Array, _) if depth == limits::ARRAY_DEPTH => {
                 let found = format!("arrays nested more than {depth} deep");
@@ -390,9 +306,7 @@ impl<'a> Cursor<'a> {
         let n_dims = self.u32(place)?;
         if !(1..=limits::DIMS).contains(&n_dims) {
             let expected = format!("1 to {}", limits::DIMS);
-            return Err(self
-                .corrupt(place, format!("{n_dims} dimensions"), expected)
-                .into());
+            return Err(self.corrupt(place, format!("{n_dims} dimensions"), expected).into());
         }
         let mut dims = Vec::with_capacity(n_dims as usize);
         for _ in 0..n_dims {
@@ -401,11 +315,8 @@ impl<'a> Cursor<'a> {
         let ggml_type = self.u32(place)?;
         let offset = self.u64(place)?;
 
-        let n_elements = dims
-            .iter()
-            .try_fold(1u64, |n, &dim| n.checked_mul(dim))
-            .filter(|&n| n > 0 && n <= i64::MAX as u64)
-            .ok_or_else(|| {
+        let n_elements =
+            dims.iter().try_fold(1u64, |n, &dim| n.checked_mul(dim)).filter(|&n| n > 0 && n <= i64::MAX as u64).ok_or_else(|| {
                 let expected = "dimensions above zero whose product fits 63 bits";
                 self.corrupt(place, format!("dimensions {dims:?}"), expected)
             })?;
@@ -418,39 +329,25 @@ impl<'a> Cursor<'a> {
                     return Err(self.corrupt(place, found, expected).into());
                 }
                 let n_blocks = n_elements / ty.block_len;
-                Some(n_blocks.checked_mul(ty.block_bytes).ok_or_else(|| {
-                    self.corrupt(
-                        place,
-                        format!("{n_blocks} blocks"),
-                        "a size that fits 64 bits",
-                    )
-                })?)
+                Some(
+                    n_blocks
+                        .checked_mul(ty.block_bytes)
+                        .ok_or_else(|| self.corrupt(place, format!("{n_blocks} blocks"), "a size that fits 64 bits"))?,
+                )
             }
         };
         if offset % alignment != 0 {
             let expected = format!("a multiple of the alignment {alignment}");
-            return Err(self
-                .corrupt(place, format!("offset {offset}"), expected)
-                .into());
+            return Err(self.corrupt(place, format!("offset {offset}"), expected).into());
         }
-        Ok(TensorInfo {
-            name: name.to_owned(),
-            dims,
-            ggml_type,
-            shard: 0,
-            start: offset,
-            size_bytes,
-        })
+        Ok(TensorInfo { name: name.to_owned(), dims, ggml_type, shard: 0, start: offset, size_bytes })
     }
 }
 
 /// What a file without the magic seems to be.
 fn other_format(start: &[u8]) -> String {
     let known: [(&[u8], &str); 7] = [
-        (
-            b"version https://git-lfs",
-            "a Git LFS pointer, which stands for a file not downloaded yet",
-        ),
+        (b"version https://git-lfs", "a Git LFS pointer, which stands for a file not downloaded yet"),
         (b"<", "a web page"),
         (b"PK\x03\x04", "a zip archive, as PyTorch writes"),
         (b"lmgg", "a GGML file from before GGUF"),

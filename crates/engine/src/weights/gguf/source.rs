@@ -17,10 +17,7 @@ pub(super) fn open_regular(path: &Path) -> Result<(File, u64), GgufError> {
     };
     let regular = |kind: FileType| match kind.is_file() {
         true => Ok(()),
-        false => Err(GgufError::NotAFile {
-            file: path.display().to_string(),
-            found: named(kind),
-        }),
+        false => Err(GgufError::NotAFile { file: path.display().to_string(), found: named(kind) }),
     };
     // Before opening, because opening a pipe waits for its other end; after it too, because the
     // name may have come to mean something else meanwhile.
@@ -47,9 +44,5 @@ fn named(kind: FileType) -> &'static str {
 
 #[cfg(not(unix))]
 fn named(kind: FileType) -> &'static str {
-    if kind.is_dir() {
-        "a directory"
-    } else {
-        "something else"
-    }
+    if kind.is_dir() { "a directory" } else { "something else" }
 }

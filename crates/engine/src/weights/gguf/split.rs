@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::error::GgufError;
+use super::error::{GgufError, shown};
 use super::parse::FileHeader;
 use super::{Header, Metadata};
 
@@ -28,22 +28,15 @@ pub(super) fn read_all(
     if n_parts > MAX_PARTS {
         return Err(metadata.unusable(COUNT, n_parts, format!("at most {MAX_PARTS}")));
     }
-    let number = metadata
-        .uint(NUMBER)?
-        .ok_or_else(|| metadata.missing(NUMBER))?;
+    let number = metadata.uint(NUMBER)?.ok_or_else(|| metadata.missing(NUMBER))?;
     let named = PartName::of(path);
     if number != 0 {
         let first = named.map(|part| part.path(1).display().to_string());
-        return Err(GgufError::NotFirstShard {
-            file: name,
-            part: number.saturating_add(1),
-            first,
-        });
+        return Err(GgufError::NotFirstShard { file: name, part: number.saturating_add(1), first });
     }
     let Some(named) = named.filter(|part| part.number == 1 && part.count == n_parts) else {
-        let found = format!("{n_parts} parts in a file of this name");
-        let expected = format!("a name that ends in -00001-of-{n_parts:05}.gguf");
-        return Err(metadata.unusable(COUNT, found, expected));
+        let expected = format!("-00001-of-{n_parts:05}.gguf");
+        return Err(GgufError::UnnamedSplit { file: name, n_parts, expected });
     };
 
     let mut parts = vec![(path.to_owned(), first, len)];
@@ -51,48 +44,28 @@ pub(super) fn read_all(
         let shard = named.path(number);
         let shard_name = shard.display().to_string();
         let (header, len) = read(&shard, &shard_name).map_err(|error| match error {
-            GgufError::Missing { file: shard } => GgufError::MissingShard {
-                file: name.clone(),
-                shard,
-            },
+            GgufError::Missing { file: shard } => GgufError::MissingShard { file: name.clone(), shard },
             other => other,
         })?;
-        check_part(
-            &name,
-            &shard_name,
-            &metadata,
-            &header.metadata,
-            n_parts,
-            number,
-        )?;
+        check_part(&name, &shard_name, &metadata, &header.metadata, n_parts, number)?;
         parts.push((shard, header, len));
     }
-    let n_tensors: usize = parts
-        .iter()
-        .map(|(_, header, _)| header.tensors.len())
-        .sum();
+    let n_tensors: usize = parts.iter().map(|(_, header, _)| header.tensors.len()).sum();
     if let Some(expected) = metadata.uint(TENSORS)?.filter(|&n| n != n_tensors as u64) {
-        let found = format!("{n_tensors} tensors in all parts");
-        return Err(metadata.unusable(TENSORS, found, expected));
+        return Err(GgufError::Corrupt {
+            file: name,
+            place: format!("key `{TENSORS}`"),
+            found: format!("{n_tensors} tensors in all parts"),
+            expected: expected.to_string(),
+        });
     }
     Header::join(&name, metadata, parts)
 }
 
 /// A part fits if its own keys say so and contradict none of the first part's.
-fn check_part(
-    file: &str,
-    shard: &str,
-    first: &Metadata,
-    part: &Metadata,
-    n_parts: u64,
-    number: u64,
-) -> Result<(), GgufError> {
-    let foreign = |found: String, expected: String| GgufError::ForeignShard {
-        file: file.to_owned(),
-        shard: shard.to_owned(),
-        found,
-        expected,
-    };
+fn check_part(file: &str, shard: &str, first: &Metadata, part: &Metadata, n_parts: u64, number: u64) -> Result<(), GgufError> {
+    let foreign =
+        |found: String, expected: String| GgufError::ForeignShard { file: file.to_owned(), shard: shard.to_owned(), found, expected };
     for (key, expected) in [(COUNT, n_parts), (NUMBER, number - 1)] {
         let found = part.uint(key)?;
         if found != Some(expected) {
@@ -100,12 +73,14 @@ fn check_part(
             return Err(foreign(format!("{key} {found}"), expected.to_string()));
         }
     }
+    if let (Some(found), Some(expected)) = (part.uint(TENSORS)?, first.uint(TENSORS)?)
+        && found != expected
+    {
+        return Err(foreign(format!("{TENSORS} {found}"), expected.to_string()));
+    }
     const ARCHITECTURE: &str = "general.architecture";
     match (part.string(ARCHITECTURE)?, first.string(ARCHITECTURE)?) {
-        (Some(found), Some(expected)) if found != expected => Err(foreign(
-            format!("architecture {found}"),
-            expected.to_owned(),
-        )),
+        (Some(found), Some(expected)) if found != expected => Err(foreign(format!("architecture {}", shown(found)), shown(expected))),
         _ => Ok(()),
     }
 }
@@ -128,18 +103,10 @@ impl<'a> PartName<'a> {
             _ => None,
         };
         let folder = path.parent().unwrap_or(Path::new(""));
-        Some(Self {
-            folder,
-            stem,
-            number: digits(number)?,
-            count: digits(count)?,
-        })
+        Some(Self { folder, stem, number: digits(number)?, count: digits(count)? })
     }
 
     fn path(&self, number: u64) -> PathBuf {
-        self.folder.join(format!(
-            "{}-{number:05}-of-{:05}.gguf",
-            self.stem, self.count
-        ))
+        self.folder.join(format!("{}-{number:05}-of-{:05}.gguf", self.stem, self.count))
     }
 }
