@@ -129,10 +129,15 @@ impl Activations {
 
     /// Bytes reserved (resident only once touched).
     pub fn bytes(&self) -> usize {
-        let padded = self.max_rows * self.max_cols.next_multiple_of(PAD);
+        Self::bytes_for(self.max_rows, self.max_cols)
+    }
+
+    /// Bytes that [`Activations::new`] reserves.
+    pub fn bytes_for(max_rows: usize, max_cols: usize) -> usize {
+        let padded = max_rows * max_cols.next_multiple_of(PAD);
         let q8 = padded + padded / 32 * 2 * size_of::<f32>();
         let q8k = padded + padded / 256 * size_of::<f32>() + (padded / 16 + padded / 32) * 2 * size_of::<i16>();
-        self.f32.len() * size_of::<f32>() + q8 + q8k
+        max_rows * max_cols * size_of::<f32>() + q8 + q8k
     }
 
     pub(crate) fn rows(&self) -> usize {
