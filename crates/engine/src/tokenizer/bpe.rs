@@ -3,35 +3,24 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use foldhash::fast::RandomState;
-use hashbrown::HashMap;
-
 use super::TokenizerError;
-use super::merge::{Merged, NO_ID, Scratch, Symbol, merge};
+use super::merge::{NO_ID, Scratch, Symbol, merge};
+use super::merges::Merges;
 use super::pretokenize::{Alphabet, PreTokenizer};
-use super::vocab::{Vocab, shown};
-use crate::weights::gguf::{Metadata, StringArray};
+use super::vocab::Vocab;
+use crate::weights::gguf::Metadata;
 
 const MERGES: &str = "tokenizer.ggml.merges";
 
 /// The merges of a vocabulary and the way from text to its first symbols.
 pub(super) struct Bpe {
     pre: PreTokenizer,
-    /// `left << 32 | right` to what they become.
-    merges: HashMap<u64, Merged, RandomState>,
-    /// Spellings that merges go through but that are no tokens, numbered after the tokens.
-    extra: Extra,
+    merges: Merges,
     /// The first symbol of each byte, for [`Alphabet::Bytes`].
     byte_symbols: [u32; 256],
     /// The token of each byte of a spelling that is no token.
     fallback: [Option<u32>; 256],
     whole: Whole,
-}
-
-#[derive(Default)]
-struct Extra {
-    numbers: HashMap<Box<[u8]>, u32, RandomState>,
-    spellings: Vec<Box<[u8]>>,
 }
 
 /// Which tokens are what merging their own spelling gives: then a word that is spelled as the
@@ -70,69 +59,19 @@ impl Bpe {
         pre: PreTokenizer,
         merges_optional: bool,
     ) -> Result<Self, TokenizerError> {
-        let mut bpe = Self {
-            pre,
-            merges: HashMap::default(),
-            extra: Extra::default(),
-            byte_symbols: [NO_ID; 256],
-            fallback: [None; 256],
-            whole: Whole::new(vocab.len()),
-        };
-        match m.strings(MERGES)? {
-            Some(merges) => bpe.read_merges(&merges, vocab)?,
-            None if merges_optional => {}
+        let merges = match m.strings(MERGES)? {
+            Some(merges) => Merges::read(&merges, vocab)?,
+            None if merges_optional => Merges::default(),
             None => return Err(m.missing(MERGES).into()),
-        }
-        for byte in 0..=255 {
-            let (letter, width) = BYTE_LETTERS[usize::from(byte)];
-            let letter = &letter[..usize::from(width)];
-            bpe.byte_symbols[usize::from(byte)] = bpe.symbol(vocab, letter).unwrap_or(NO_ID);
-            bpe.fallback[usize::from(byte)] = vocab.find_text(&[byte]);
-        }
-        if pre.alphabet != Alphabet::Bytes {
-            bpe.fallback = vocab.byte_tokens();
-        }
-        Ok(bpe)
-    }
-
-    fn read_merges(
-        &mut self,
-        merges: &StringArray,
-        vocab: &Vocab,
-    ) -> Result<(), TokenizerError> {
-        self.merges.reserve(merges.len());
-        let mut joined = Vec::new();
-        for (index, merge) in merges.iter().enumerate() {
-            let broken = || TokenizerError::BrokenMerge { index, merge: shown(merge) };
-            // A piece may itself begin with a space.
-            let gap = memchr::memchr(b' ', merge.get(1..).unwrap_or(&[])).ok_or_else(broken)? + 1;
-            let (left, right) = (&merge[..gap], &merge[gap + 1..]);
-            if right.is_empty() {
-                return Err(broken());
-            }
-            joined.clear();
-            joined.extend_from_slice(left);
-            joined.extend_from_slice(right);
-            let [left, right, id] =
-                [left, right, &joined[..]].map(|text| self.intern(vocab, text));
-            let rank = index as u32;
-            self.merges.entry(key(left, right)).or_insert(Merged { rank, id });
-        }
-        Ok(())
-    }
-
-    fn symbol(&self, vocab: &Vocab, text: &[u8]) -> Option<u32> {
-        vocab.find_text(text).or_else(|| self.extra.numbers.get(text).copied())
-    }
-
-    fn intern(&mut self, vocab: &Vocab, text: &[u8]) -> u32 {
-        if let Some(symbol) = self.symbol(vocab, text) {
-            return symbol;
-        }
-        let number = (vocab.len() + self.extra.spellings.len()) as u32;
-        self.extra.numbers.insert(text.into(), number);
-        self.extra.spellings.push(text.into());
-        number
+        };
+        let byte_symbols = std::array::from_fn(|byte| {
+            merges.symbol(vocab, letter(byte as u8)).unwrap_or(NO_ID)
+        });
+        let fallback = match pre.alphabet {
+            Alphabet::Bytes => std::array::from_fn(|byte| vocab.find_text(&[byte as u8])),
+            Alphabet::Text | Alphabet::TextEscaped => vocab.byte_tokens(),
+        };
+        Ok(Self { pre, merges, byte_symbols, fallback, whole: Whole::new(vocab.len()) })
     }
 
     /// How this vocabulary's pieces stand for text.
@@ -151,10 +90,6 @@ impl Bpe {
             self.pre.split(text, &mut |word| encoder.word(word.as_bytes(), out));
         }
     }
-}
-
-fn key(left: u32, right: u32) -> u64 {
-    u64::from(left) << 32 | u64::from(right)
 }
 
 struct Encoder<'b> {
@@ -183,7 +118,7 @@ impl Encoder<'_> {
         }
         self.first_symbols(word);
         merge(&mut self.symbols, &mut self.scratch, |left, right| {
-            self.bpe.merges.get(&key(left.id, right.id)).copied()
+            self.bpe.merges.get(left.id, right.id)
         });
         if let Some(id) = whole {
             self.bpe.whole.set(id, &self.symbols);
@@ -206,8 +141,7 @@ impl Encoder<'_> {
         }
         self.letters.clear();
         for &byte in word {
-            let (letter, width) = BYTE_LETTERS[usize::from(byte)];
-            self.letters.extend_from_slice(&letter[..usize::from(width)]);
+            self.letters.extend_from_slice(letter(byte));
         }
         self.vocab.find_text(&self.letters)
     }
@@ -227,7 +161,7 @@ impl Encoder<'_> {
         for chunk in word.utf8_chunks() {
             for c in chunk.valid().chars() {
                 let end = start + c.len_utf8();
-                let id = self.bpe.symbol(self.vocab, &word[start..end]).unwrap_or(NO_ID);
+                let id = self.bpe.merges.symbol(self.vocab, &word[start..end]).unwrap_or(NO_ID);
                 self.symbols.push(Symbol { id, start: start as u32, end: end as u32 });
                 start = end;
             }
@@ -246,10 +180,14 @@ impl Encoder<'_> {
             return tokens(bytes, out);
         }
         for &byte in bytes {
-            let (letter, width) = BYTE_LETTERS[usize::from(byte)];
-            tokens(&letter[..usize::from(width)], out);
+            tokens(letter(byte), out);
         }
     }
+}
+
+fn letter(byte: u8) -> &'static [u8] {
+    let (letter, width) = &BYTE_LETTERS[usize::from(byte)];
+    &letter[..usize::from(*width)]
 }
 
 /// GPT-2's character for each byte, in UTF-8 with its width: printable characters of Latin-1

@@ -1,13 +1,8 @@
 //! The tokens of a vocabulary: spelling, type, score, and the way back from a spelling.
 //! Spellings are copied out of the file, so that a file that changes cannot break look-ups.
 
-use std::hash::BuildHasher;
-
-use foldhash::fast::RandomState;
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
-
 use super::TokenizerError;
+use super::index::{Index, Query};
 use crate::weights::gguf::Metadata;
 
 const TOKENS: &str = "tokenizer.ggml.tokens";
@@ -57,8 +52,7 @@ pub(super) struct Vocab {
     /// token a role does not take it away: `</s>` is ordinary text to some models.
     plain: Vec<bool>,
     scores: Vec<f32>,
-    by_text: HashTable<u32>,
-    hasher: RandomState,
+    index: Index,
     longest_bytes: usize,
     n_duplicates: usize,
 }
@@ -114,33 +108,23 @@ impl Vocab {
             plain: kinds.iter().map(|kind| !steers(kind)).collect(),
             kinds,
             scores,
-            by_text: HashTable::with_capacity(n_tokens),
-            hasher: RandomState::default(),
+            index: Index::for_spellings(n_tokens),
             longest_bytes: 0,
             n_duplicates: 0,
         };
-        vocab.index();
+        vocab.fill_index();
         Ok(vocab)
     }
 
-    /// Fills `by_text`. Of tokens with one spelling the last is found.
-    fn index(&mut self) {
+    /// Fills `index`. Of tokens with one spelling the last is found.
+    fn fill_index(&mut self) {
         for id in 0..self.ends.len() as u32 {
-            let (text, ends, hasher) = (&self.text, &self.ends, &self.hasher);
-            let spelled = |id: u32| spelling(text, ends, id as usize);
-            let new = spelled(id);
-            self.longest_bytes = self.longest_bytes.max(new.len());
-            let same = |&other: &u32| spelled(other) == new;
-            let rehash = |&other: &u32| hasher.hash_one(spelled(other));
-            match self.by_text.entry(hasher.hash_one(new), same, rehash) {
-                Entry::Vacant(entry) => {
-                    entry.insert(id);
-                }
-                Entry::Occupied(mut entry) => {
-                    *entry.get_mut() = id;
-                    self.n_duplicates += 1;
-                }
-            }
+            let spelled = |id: u32| spelling(&self.text, &self.ends, id as usize);
+            let piece = spelled(id);
+            self.longest_bytes = self.longest_bytes.max(piece.len());
+            let query = self.index.query(piece);
+            let there = self.index.insert(query, id, |other| spelled(other) == piece);
+            self.n_duplicates += usize::from(there);
         }
     }
 
@@ -183,8 +167,17 @@ impl Vocab {
         if piece.len() > self.longest_bytes {
             return None;
         }
-        let spelled = |&id: &u32| spelling(&self.text, &self.ends, id as usize) == piece;
-        self.by_text.find(self.hasher.hash_one(piece), spelled).copied()
+        self.index.find(self.index.query(piece), |id| self.piece(id) == piece)
+    }
+
+    /// `piece` as [`Vocab::find_all`] looks for it.
+    pub(super) fn query(&self, piece: &[u8]) -> Query {
+        self.index.query(piece)
+    }
+
+    /// Appends to `found` the tokens with many spellings; see [`Index::find_all`].
+    pub(super) fn find_all(&self, queries: &[Query], found: &mut Vec<Option<u32>>) {
+        self.index.find_all(queries, found);
     }
 
     /// The token that ordinary text spelled `piece` may become: never one that steers a model.
