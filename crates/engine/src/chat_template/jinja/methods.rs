@@ -361,9 +361,8 @@ fn str_method(s: &Str, name: &str, args: &Args, budget: &Budget) -> Result<Value
 
 /// Whether all cased letters are lower (or upper) case, and there is one.
 pub(super) fn is_cased(text: &str, lower: bool) -> bool {
-    let (wanted, other): (fn(char) -> bool, fn(char) -> bool) =
-        if lower { (char::is_lowercase, char::is_uppercase) } else { (char::is_uppercase, char::is_lowercase) };
-    text.chars().any(wanted) && !text.chars().any(other)
+    let (has_lower, has_upper) = (text.chars().any(char::is_lowercase), text.chars().any(char::is_uppercase));
+    has_lower == lower && has_upper != lower
 }
 
 fn is_cased_any(text: &str) -> bool {
