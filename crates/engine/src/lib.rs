@@ -2,4 +2,5 @@
 
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod verify;
 pub mod weights;
