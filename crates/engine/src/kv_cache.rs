@@ -3,7 +3,7 @@
 //! The pool is cut into blocks of [`BLOCK`] positions; a sequence holds a list of them, and blocks may be shared by
 //! sequences with a common prefix, counted by reference.
 
-use downshift_kernels::KV_BLOCK as BLOCK;
+use downshift_kernels::kv::KV_BLOCK as BLOCK;
 
 /// The free list and the reference counts of one pool.
 #[derive(Debug)]

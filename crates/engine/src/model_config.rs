@@ -1,6 +1,6 @@
 //! The shape and the numeric constants of one decoder, read from GGUF metadata and checked before anything is allocated.
 
-use downshift_kernels::{RopeKind, RopeScaling};
+use downshift_kernels::rope::{InvalidRope, Rope, RopeKind, RopeParams, Yarn};
 
 use crate::error::Error;
 use crate::models::architectures::{self, Architecture};
@@ -46,8 +46,30 @@ pub struct RopeConfig {
     pub dim: usize,
     /// Base of the frequencies.
     pub theta: f32,
-    /// How frequencies are stretched for long contexts.
-    pub scaling: RopeScaling,
+    /// Factor on positions: 1 without scaling, 1/4 for a file that stretches its context fourfold.
+    pub freq_scale: f32,
+    /// Factor on cosines and sines.
+    pub attn_factor: f32,
+    /// Stretch low frequencies only, as YaRN does.
+    pub yarn: Option<Yarn>,
+}
+
+impl RopeConfig {
+    /// The frequencies, divided by the `freq_factors` of files that have them.
+    ///
+    /// # Errors
+    /// Factors of another number than pairs, or values that define no rotation.
+    pub fn frequencies(&self, freq_factors: Option<&[f32]>) -> Result<Rope, InvalidRope> {
+        Rope::new(&RopeParams {
+            kind: self.kind,
+            rotary_dim: self.dim,
+            base: self.theta,
+            freq_scale: self.freq_scale,
+            freq_factors,
+            attn_factor: self.attn_factor,
+            yarn: self.yarn,
+        })
+    }
 }
 
 const MAX_LAYERS: u64 = 4096;
@@ -98,12 +120,7 @@ impl ModelConfig {
             context_train,
             norm_eps: keys.positive("attention.layer_norm_rms_epsilon")?.ok_or_else(|| keys.missing("attention.layer_norm_rms_epsilon"))?,
             attention_scale: keys.positive("attention.scale")?.unwrap_or(1.0 / (head_dim as f32).sqrt()),
-            rope: RopeConfig {
-                kind: architecture.rope,
-                dim: rope_dim,
-                theta: keys.positive("rope.freq_base")?.unwrap_or(10_000.0),
-                scaling: rope_scaling(&keys, context_train)?,
-            },
+            rope: rope_config(&keys, architecture.rope, rope_dim, context_train)?,
         })
     }
 
@@ -123,26 +140,34 @@ impl ModelConfig {
     }
 }
 
-fn rope_scaling(keys: &Keys<'_>, context_train: u32) -> Result<RopeScaling, Error> {
+fn rope_config(keys: &Keys<'_>, kind: RopeKind, dim: usize, context_train: u32) -> Result<RopeConfig, Error> {
     let factor = match keys.positive("rope.scaling.factor")? {
-        Some(factor) => Some(factor),
-        None => keys.positive("rope.scale_linear")?,
+        Some(factor) => factor,
+        None => keys.positive("rope.scale_linear")?.unwrap_or(1.0),
     };
-    let factor = factor.unwrap_or(1.0);
-    let attn_factor = keys.positive("rope.scaling.attn_factor")?.unwrap_or(1.0);
+    let mut rope = RopeConfig {
+        kind,
+        dim,
+        theta: keys.positive("rope.freq_base")?.unwrap_or(10_000.0),
+        freq_scale: 1.0 / factor,
+        attn_factor: keys.positive("rope.scaling.attn_factor")?.unwrap_or(1.0),
+        yarn: None,
+    };
     match keys.metadata.string(&keys.name("rope.scaling.type"))? {
-        Some("none") => Ok(RopeScaling::None),
-        None | Some("linear") if factor == 1.0 => Ok(RopeScaling::None),
-        None | Some("linear") => Ok(RopeScaling::Linear { factor }),
-        Some("yarn") => Ok(RopeScaling::Yarn {
-            factor,
-            original_context: keys.optional("rope.scaling.original_context_length", 1..=u64::from(u32::MAX))?.map_or(context_train, |n| n as u32),
-            attn_factor,
-            beta_fast: keys.positive("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0),
-            beta_slow: keys.positive("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0),
-        }),
-        Some(other) => Err(keys.wrong("rope.scaling.type", other, "none, linear or yarn".into())),
+        Some("none") => rope.freq_scale = 1.0,
+        None | Some("linear") => {}
+        Some("yarn") => {
+            let original_context = keys.optional("rope.scaling.original_context_length", 1..=u64::from(u32::MAX))?;
+            rope.yarn = Some(Yarn {
+                ext_factor: keys.positive("rope.scaling.yarn_ext_factor")?.unwrap_or(1.0),
+                beta_fast: keys.positive("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0),
+                beta_slow: keys.positive("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0),
+                original_context: original_context.unwrap_or(context_train as usize),
+            });
+        }
+        Some(other) => return Err(keys.wrong("rope.scaling.type", other, "none, linear or yarn".into())),
     }
+    Ok(rope)
 }
 
 /// Reads of one architecture's keys.

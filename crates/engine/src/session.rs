@@ -67,7 +67,7 @@ impl Session {
 
     /// Positions that are held by sequences, whole blocks counted.
     pub fn used_positions(&self) -> usize {
-        (self.pool.n_blocks() - self.pool.n_free()) * downshift_kernels::KV_BLOCK
+        (self.pool.n_blocks() - self.pool.n_free()) * downshift_kernels::kv::KV_BLOCK
     }
 
     /// How many cores the next step may use.

@@ -31,10 +31,7 @@ impl<T: Number> Aligned<T> {
     /// `len` zeros. Panics if the size overflows, as `Vec` does.
     pub(crate) fn zeroed(len: usize) -> Self {
         if len == 0 {
-            return Self {
-                ptr: NonNull::dangling(),
-                len,
-            };
+            return Self { ptr: NonNull::dangling(), len };
         }
         let layout = Self::layout(len);
         // SAFETY: the layout is not empty: `len` is not zero, and the implementors of `Number` are not empty types.
@@ -46,9 +43,7 @@ impl<T: Number> Aligned<T> {
     }
 
     fn layout(len: usize) -> Layout {
-        Layout::array::<T>(len)
-            .and_then(|layout| layout.align_to(ALIGN))
-            .expect("a buffer's size fits in an isize")
+        Layout::array::<T>(len).and_then(|layout| layout.align_to(ALIGN)).expect("a buffer's size fits in an isize")
     }
 }
 

@@ -4,11 +4,7 @@
 /// How a weight matrix is stored. Names and numbers are ggml's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[repr(u8)]
-#[allow(
-    non_camel_case_types,
-    missing_docs,
-    reason = "the names are ggml's and say all there is to say"
-)]
+#[allow(non_camel_case_types, missing_docs, reason = "the names are ggml's and say all there is to say")]
 pub enum DType {
     F32,
     F16,

@@ -9,6 +9,8 @@ pub struct Isa(pub(crate) Tier);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub(crate) enum Tier {
     Scalar,
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni,
 }
 
 impl Isa {
@@ -32,25 +34,39 @@ impl Isa {
 
     /// The instruction set of this name, if this machine has it.
     pub fn named(name: &str) -> Option<Self> {
-        Self::available()
-            .iter()
-            .copied()
-            .find(|isa| isa.name() == name)
+        Self::available().iter().copied().find(|isa| isa.name() == name)
     }
 
     /// As `DOWNSHIFT_ISA` spells it.
     pub fn name(self) -> &'static str {
         match self.0 {
             Tier::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx512Vnni => "avx512vnni",
         }
     }
 }
 
-const TIERS: [Tier; 1] = [Tier::Scalar];
+const TIERS: &[Tier] = &[
+    Tier::Scalar,
+    #[cfg(target_arch = "x86_64")]
+    Tier::Avx512Vnni,
+];
 
 fn detected(tier: &Tier) -> bool {
     match tier {
         Tier::Scalar => true,
+        #[cfg(target_arch = "x86_64")]
+        Tier::Avx512Vnni => {
+            is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c")
+                && is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512vnni")
+        }
     }
 }
 

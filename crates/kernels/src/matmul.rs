@@ -2,6 +2,7 @@
 //! before it is stored. Does not own the inner loops; those are the kernels of `table.rs`.
 
 use crate::Cpu;
+use crate::activation::Activation;
 use crate::blocks::DType;
 use crate::quantize::Activations;
 use crate::table::Kernels;
@@ -43,17 +44,8 @@ pub struct ShapeError {
 
 impl fmt::Display for ShapeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            dtype,
-            rows,
-            cols,
-            bytes,
-        } = self;
-        write!(
-            f,
-            "{bytes} bytes do not hold {rows} rows of {cols} {} weights",
-            dtype.name()
-        )
+        let Self { dtype, rows, cols, bytes } = self;
+        write!(f, "{bytes} bytes do not hold {rows} rows of {cols} {} weights", dtype.name())
     }
 }
 
@@ -65,19 +57,8 @@ impl<'a> Matrix<'a> {
         dtype
             .row_bytes(cols)
             .filter(|bytes| bytes.checked_mul(rows) == Some(data.len()))
-            .map(|row_bytes| Self {
-                dtype,
-                rows,
-                cols,
-                row_bytes,
-                data,
-            })
-            .ok_or(ShapeError {
-                dtype,
-                rows,
-                cols,
-                bytes: data.len(),
-            })
+            .map(|row_bytes| Self { dtype, rows, cols, row_bytes, data })
+            .ok_or(ShapeError { dtype, rows, cols, bytes: data.len() })
     }
 
     /// How the weights are stored.
@@ -121,27 +102,6 @@ pub struct LinearJob<'a> {
     pub accumulate: bool,
 }
 
-/// The nonlinearity of a gated feed-forward layer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Activation {
-    /// `x / (1 + exp(-x))`
-    Silu,
-    /// The tanh approximation of `x Φ(x)`.
-    GeluTanh,
-}
-
-impl Activation {
-    fn apply(self, x: f32) -> f32 {
-        match self {
-            Self::Silu => x / (1.0 + (-x).exp()),
-            Self::GeluTanh => {
-                let inner = std::f32::consts::FRAC_2_PI.sqrt() * (x + 0.044_715 * x * x * x);
-                0.5 * x * (1.0 + inner.tanh())
-            }
-        }
-    }
-}
-
 impl Cpu {
     /// `out = x · Wᵀ (+ bias)` for each of `jobs`, with the `m` rows that `acts` was last quantized from; one fork and join.
     ///
@@ -157,22 +117,10 @@ impl Cpu {
         }
     }
 
-    fn linear_once(
-        &self,
-        acts: &Activations,
-        m: usize,
-        products: &[Option<Product<'_>>; JOBS_MAX],
-    ) {
+    fn linear_once(&self, acts: &Activations, m: usize, products: &[Option<Product<'_>>; JOBS_MAX]) {
         let weights = products.map(|product| product.map(|product| product.weight));
         self.split(m, &weights, |job, range, scratch| {
-            let Some(Product {
-                weight,
-                kernels,
-                bias,
-                out,
-                accumulate,
-            }) = products[job]
-            else {
+            let Some(Product { weight, kernels, bias, out, accumulate }) = products[job] else {
                 return;
             };
             let tile = scratch.tile(m * range.len());
@@ -187,121 +135,68 @@ impl Cpu {
                     out.copy_from_slice(tile);
                 }
                 if let Some(bias) = bias {
-                    out.iter_mut()
-                        .zip(&bias[range.clone()])
-                        .for_each(|(out, b)| *out += b);
+                    out.iter_mut().zip(&bias[range.clone()]).for_each(|(out, b)| *out += b);
                 }
             }
         });
     }
 
     /// `out[m, n] = act(x · gateᵀ) * (x · upᵀ)`, the first half of a gated feed-forward layer. Panics as `linear` does.
-    pub fn gate_up(
-        &self,
-        acts: &Activations,
-        m: usize,
-        gate: Matrix<'_>,
-        up: Matrix<'_>,
-        act: Activation,
-        out: &mut [f32],
-    ) {
+    pub fn gate_up(&self, acts: &Activations, m: usize, gate: Matrix<'_>, up: Matrix<'_>, act: Activation, out: &mut [f32]) {
         assert!(m <= acts.rows(), "{m} rows of {}", acts.rows());
         let n = gate.rows;
         assert!(up.rows == n, "gate has {n} rows and up {}", up.rows);
         assert!(out.len() >= m * n, "out holds {} of {m} x {n}", out.len());
         let (gate_kernels, up_kernels) = (self.check(acts, &gate), self.check(acts, &up));
-        let out = Out {
-            ptr: out.as_mut_ptr(),
-            stride: n,
-        };
+        let out = Out { ptr: out.as_mut_ptr(), stride: n };
         self.split(m, &[Some(gate)], |_, range, scratch| {
-            let (gate_tile, up_tile) = scratch
-                .tile(2 * m * range.len())
-                .split_at_mut(m * range.len());
+            let (gate_tile, up_tile) = scratch.tile(2 * m * range.len()).split_at_mut(m * range.len());
             compute(gate_kernels, &gate, range.clone(), acts, m, gate_tile);
             compute(up_kernels, &up, range.clone(), acts, m, up_tile);
-            let tiles = gate_tile
-                .chunks_exact(range.len())
-                .zip(up_tile.chunks_exact(range.len()));
+            let tiles = gate_tile.chunks_exact(range.len()).zip(up_tile.chunks_exact(range.len()));
             for (i, (gate, up)) in tiles.enumerate() {
                 // SAFETY: chunks do not overlap, so nobody else has columns `range`; `out` is (m, n), as asserted.
                 let out = unsafe { out.row(i, range.clone()) };
-                for (out, (gate, up)) in out.iter_mut().zip(gate.iter().zip(up)) {
-                    *out = act.apply(*gate) * up;
-                }
+                self.ops.gated(act, gate, up, out);
             }
         });
     }
 
     fn product<'a>(&self, acts: &Activations, m: usize, job: &mut LinearJob<'a>) -> Product<'a> {
         let n = job.weight.rows;
-        assert!(
-            job.out_stride >= n,
-            "rows of {n} at a stride of {}",
-            job.out_stride
-        );
+        assert!(job.out_stride >= n, "rows of {n} at a stride of {}", job.out_stride);
         let needed = m.saturating_sub(1) * job.out_stride + n;
-        assert!(
-            m == 0 || job.out.len() >= needed,
-            "out holds {} of {needed}",
-            job.out.len()
-        );
-        assert!(
-            job.bias.is_none_or(|bias| bias.len() == n),
-            "a bias for other than {n} outputs"
-        );
+        assert!(m == 0 || job.out.len() >= needed, "out holds {} of {needed}", job.out.len());
+        assert!(job.bias.is_none_or(|bias| bias.len() == n), "a bias for other than {n} outputs");
         Product {
             weight: job.weight,
             kernels: self.check(acts, &job.weight),
             bias: job.bias,
-            out: Out {
-                ptr: job.out.as_mut_ptr(),
-                stride: job.out_stride,
-            },
+            out: Out { ptr: job.out.as_mut_ptr(), stride: job.out_stride },
             accumulate: job.accumulate,
         }
     }
 
     fn check(&self, acts: &Activations, weight: &Matrix<'_>) -> Kernels {
-        assert!(
-            weight.cols == acts.cols(),
-            "{} columns for {} activations",
-            weight.cols,
-            acts.cols()
-        );
+        assert!(weight.cols == acts.cols(), "{} columns for {} activations", weight.cols, acts.cols());
         let kernels = self.table.kernels(weight.dtype);
-        assert!(
-            acts.has(kernels.form),
-            "not quantized for {}",
-            weight.dtype.name()
-        );
+        assert!(acts.has(kernels.form), "not quantized for {}", weight.dtype.name());
         kernels
     }
 
     /// Calls `f(weight_idx, rows, scratch)` until every row of every weight has been in exactly one call.
     /// Few activation rows: each worker gets one contiguous share of the bytes, since dynamic chunks cost 7-12% there.
     /// Many: chunks are taken as workers become free.
-    fn split(
-        &self,
-        m: usize,
-        weights: &[Option<Matrix<'_>>],
-        f: impl Fn(usize, Range<usize>, &mut Scratch) + Sync,
-    ) {
+    fn split(&self, m: usize, weights: &[Option<Matrix<'_>>], f: impl Fn(usize, Range<usize>, &mut Scratch) + Sync) {
         if m == 0 {
             return;
         }
         let next = AtomicUsize::new(0);
-        self.pool.run(&|worker, n_workers| {
-            let mut scratch = self.scratch[worker]
-                .lock()
-                .unwrap_or_else(|poison| poison.into_inner());
+        self.pool.run(|worker: usize, n_workers: usize| {
+            let mut scratch = self.scratch[worker].lock().unwrap_or_else(|poison| poison.into_inner());
             let total: usize = weights.iter().flatten().map(|w| w.data.len()).sum();
             let mut first = 0;
-            let mut chunk = if m > ROWS_MAX {
-                next.fetch_add(1, Ordering::Relaxed)
-            } else {
-                0
-            };
+            let mut chunk = if m > ROWS_MAX { next.fetch_add(1, Ordering::Relaxed) } else { 0 };
             for (idx, weight) in weights.iter().flatten().enumerate() {
                 if m > ROWS_MAX {
                     let n_chunks = weight.rows.div_ceil(CHUNK);
@@ -328,13 +223,7 @@ impl Cpu {
 
 /// The first row of `weight`, whose bytes come after `before` others, of the share of `worker`: shares are of equal bytes, but
 /// begin at multiples of 16 rows, so that two workers do not write to one cache line.
-fn share(
-    total: usize,
-    worker: usize,
-    n_workers: usize,
-    before: usize,
-    weight: &Matrix<'_>,
-) -> usize {
+fn share(total: usize, worker: usize, n_workers: usize, before: usize, weight: &Matrix<'_>) -> usize {
     if worker == n_workers || weight.row_bytes == 0 {
         return if worker == n_workers { weight.rows } else { 0 };
     }
@@ -372,21 +261,12 @@ impl Out {
     /// They lie within the slice this was made of, which is still borrowed, and nobody else reads or writes them meanwhile.
     unsafe fn row<'a>(self, i: usize, cols: Range<usize>) -> &'a mut [f32] {
         // SAFETY: the caller's promise.
-        unsafe {
-            std::slice::from_raw_parts_mut(self.ptr.add(i * self.stride + cols.start), cols.len())
-        }
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.add(i * self.stride + cols.start), cols.len()) }
     }
 }
 
 /// `tile[i, r] = x_i · w_r` for the first `m` activations and weight rows `range`.
-fn compute(
-    kernels: Kernels,
-    weight: &Matrix<'_>,
-    range: Range<usize>,
-    acts: &Activations,
-    m: usize,
-    tile: &mut [f32],
-) {
+fn compute(kernels: Kernels, weight: &Matrix<'_>, range: Range<usize>, acts: &Activations, m: usize, tile: &mut [f32]) {
     let n = range.len();
     let w = weight.bytes(range);
     for (start, tile) in (0..m).step_by(ROWS_MAX).zip(tile.chunks_mut(ROWS_MAX * n)) {

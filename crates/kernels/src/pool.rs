@@ -86,12 +86,7 @@ impl Pool {
     pub fn new(threads: usize) -> Self {
         let n_slots = threads.clamp(1, WIDTH_MASK as usize) - 1;
         let slots = (0..n_slots).map(|_| {
-            Line(Slot {
-                claimed: AtomicU64::new(0),
-                done: AtomicU64::new(0),
-                asleep: AtomicBool::new(false),
-                thread: OnceLock::new(),
-            })
+            Line(Slot { claimed: AtomicU64::new(0), done: AtomicU64::new(0), asleep: AtomicBool::new(false), thread: OnceLock::new() })
         });
         let shared = Arc::new(Shared {
             ticket: Line(AtomicU64::new(1)),
@@ -102,9 +97,7 @@ impl Pool {
         let mut handles = Vec::with_capacity(n_slots);
         for worker in 1..=n_slots {
             let theirs = Arc::clone(&shared);
-            let spawned = thread::Builder::new()
-                .name(format!("kernels-{worker}"))
-                .spawn(move || theirs.work(worker));
+            let spawned = thread::Builder::new().name(format!("kernels-{worker}")).spawn(move || theirs.work(worker));
             let Ok(handle) = spawned else { break };
             // The slot is empty: this is the only place that fills it.
             let _ = shared.slots[worker - 1].0.thread.set(handle.thread().clone());

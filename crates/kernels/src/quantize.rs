@@ -1,5 +1,5 @@
-//! The input of a matrix product: rows of f32 activations, and the quantized or packed forms that kernels read instead.
-//! Owns their layout. Does not choose a form; that is `table.rs`.
+//! The input of a matrix product: rows of f32 activations, and the quantized forms that kernels read instead.
+//! Owns their layout and values. Does not choose a form; that is `table.rs`.
 
 use crate::aligned::Aligned;
 
@@ -8,6 +8,10 @@ use crate::aligned::Aligned;
 pub(crate) enum Form {
     /// As they are.
     F32,
+    /// [`Q8`]: eight bits and a scale per 32.
+    Q8,
+    /// [`Q8K`]: eight bits and a scale per 256, times a small integer per 32.
+    Q8K,
 }
 
 impl Form {
@@ -15,6 +19,13 @@ impl Form {
         1 << self as u8
     }
 }
+
+/// Columns are padded with zeros to a multiple of this: what the kernels with the longest stride take at a time.
+pub(crate) const PAD: usize = 1024;
+
+/// The largest multiplier of a group of 32 in [`Q8K`]. With it no kernel overflows whatever the weights: the worst is Q6_K,
+/// 2 * 63 * 127 (a pair of products) * 128 * 63 (scale and multiplier) * 2 * 4 (pairs per lane and block) < 2^31.
+const MULTIPLIER_MAX: f32 = 63.0;
 
 /// Reusable buffers for the activations of one input, planned for at most `max_rows` rows of `max_cols`.
 /// Nothing is allocated after [`Activations::new`], and buffers that no kernel of this machine reads are never touched.
@@ -25,11 +36,59 @@ pub struct Activations {
     cols: usize,
     forms: u8,
     f32: Aligned<f32>,
+    q8: Q8Buffers,
+    q8k: Q8KBuffers,
+}
+
+struct Q8Buffers {
+    qs: Aligned<i8>,
+    d: Aligned<f32>,
+    sums: Aligned<f32>,
+}
+
+struct Q8KBuffers {
+    qs: Aligned<i8>,
+    d: Aligned<f32>,
+    multipliers: Aligned<i16>,
+    multipliers16: Aligned<i16>,
+    sums: Aligned<i16>,
+    sums16: Aligned<i16>,
+}
+
+/// A row `x` in eight bits: `x[i] = d[i / 32] * q[i]`, `|q| <= 127`. Padded with zeros to a multiple of [`PAD`].
+///
+/// The quants of 128 columns (four groups of 32) are stored as the first halves of the four groups, then the second halves,
+/// since nibble formats keep the two halves of a block in the low and the high nibbles of the same bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Q8<'a> {
+    pub(crate) qs: &'a [i8],
+    /// Per 32.
+    pub(crate) d: &'a [f32],
+    /// `d` times the sum of the quants, per 32.
+    pub(crate) sums: &'a [f32],
+}
+
+/// A row `x` in eight bits: `x[i] = d[i / 256] * multipliers[i / 32] * q[i]`, `|q| <= 127`, multipliers in 1..=63, so that
+/// products with integer scales add up in integers over 256. Padded with zeros to a multiple of [`PAD`].
+#[derive(Clone, Copy)]
+pub(crate) struct Q8K<'a> {
+    pub(crate) qs: &'a [i8],
+    /// Per 256.
+    pub(crate) d: &'a [f32],
+    /// Per 32.
+    pub(crate) multipliers: &'a [i16],
+    /// The same, per 16.
+    pub(crate) multipliers16: &'a [i16],
+    /// Sum of the quants, per 32.
+    pub(crate) sums: &'a [i16],
+    /// -16 times the sum of the quants, per 16: the largest multiple that fits, of use where quants are stored with an offset.
+    pub(crate) sums16: &'a [i16],
 }
 
 impl Activations {
     /// Buffers for `max_rows` rows of `max_cols`.
     pub fn new(max_rows: usize, max_cols: usize) -> Self {
+        let padded = max_rows * max_cols.next_multiple_of(PAD);
         Self {
             max_rows,
             max_cols,
@@ -37,6 +96,15 @@ impl Activations {
             cols: 0,
             forms: 0,
             f32: Aligned::zeroed(max_rows * max_cols),
+            q8: Q8Buffers { qs: Aligned::zeroed(padded), d: Aligned::zeroed(padded / 32), sums: Aligned::zeroed(padded / 32) },
+            q8k: Q8KBuffers {
+                qs: Aligned::zeroed(padded),
+                d: Aligned::zeroed(padded / 256),
+                multipliers: Aligned::zeroed(padded / 32),
+                multipliers16: Aligned::zeroed(padded / 16),
+                sums: Aligned::zeroed(padded / 32),
+                sums16: Aligned::zeroed(padded / 16),
+            },
         }
     }
 
@@ -61,7 +129,10 @@ impl Activations {
 
     /// Bytes reserved (resident only once touched).
     pub fn bytes(&self) -> usize {
-        self.f32.len() * size_of::<f32>()
+        let padded = self.max_rows * self.max_cols.next_multiple_of(PAD);
+        let q8 = padded + padded / 32 * 2 * size_of::<f32>();
+        let q8k = padded + padded / 256 * size_of::<f32>() + (padded / 16 + padded / 32) * 2 * size_of::<i16>();
+        self.f32.len() * size_of::<f32>() + q8 + q8k
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -79,4 +150,118 @@ impl Activations {
     pub(crate) fn f32_row(&self, row: usize) -> &[f32] {
         &self.f32[row * self.cols..(row + 1) * self.cols]
     }
+
+    /// Row `row` in eight bits with a scale per 32. Meaningful only if `has(Form::Q8)`.
+    pub(crate) fn q8_row(&self, row: usize) -> Q8<'_> {
+        let padded = self.cols.next_multiple_of(PAD);
+        Q8 {
+            qs: &self.q8.qs[row * padded..][..padded],
+            d: &self.q8.d[row * padded / 32..][..padded / 32],
+            sums: &self.q8.sums[row * padded / 32..][..padded / 32],
+        }
+    }
+
+    /// Row `row` in eight bits with a scale per 256. Meaningful only if `has(Form::Q8K)`.
+    pub(crate) fn q8k_row(&self, row: usize) -> Q8K<'_> {
+        let padded = self.cols.next_multiple_of(PAD);
+        Q8K {
+            qs: &self.q8k.qs[row * padded..][..padded],
+            d: &self.q8k.d[row * padded / 256..][..padded / 256],
+            multipliers: &self.q8k.multipliers[row * padded / 32..][..padded / 32],
+            multipliers16: &self.q8k.multipliers16[row * padded / 16..][..padded / 16],
+            sums: &self.q8k.sums[row * padded / 32..][..padded / 32],
+            sums16: &self.q8k.sums16[row * padded / 16..][..padded / 16],
+        }
+    }
+
+    /// Fills the form [`Q8`] of the first `rows` rows.
+    ///
+    /// Always inlined, here and below, so that an instruction set's function around it compiles it for that set.
+    #[inline(always)]
+    pub(crate) fn quantize_q8(&mut self, rows: usize) {
+        let padded = self.cols.next_multiple_of(PAD);
+        for row in 0..rows {
+            let x = &self.f32[row * self.cols..(row + 1) * self.cols];
+            let qs = &mut self.q8.qs[row * padded..][..padded];
+            let d = &mut self.q8.d[row * padded / 32..][..padded / 32];
+            let sums = &mut self.q8.sums[row * padded / 32..][..padded / 32];
+            for (g, (d, sum)) in d.iter_mut().zip(sums).enumerate() {
+                let x = group(x, g);
+                let q = quants(&x, 127.0 / max_abs(&x));
+                *d = max_abs(&x) / 127.0;
+                *sum = *d * q.iter().map(|q| i32::from(*q)).sum::<i32>() as f32;
+                let at = g / 4 * 128 + g % 4 * 16;
+                qs[at..at + 16].copy_from_slice(&q[..16]);
+                qs[at + 64..at + 80].copy_from_slice(&q[16..]);
+            }
+        }
+        self.forms |= Form::Q8.bit();
+    }
+
+    /// Fills the form [`Q8K`] of the first `rows` rows.
+    #[inline(always)]
+    pub(crate) fn quantize_q8k(&mut self, rows: usize) {
+        let padded = self.cols.next_multiple_of(PAD);
+        for row in 0..rows {
+            let x = &self.f32[row * self.cols..(row + 1) * self.cols];
+            for block in 0..padded / 256 {
+                let mut maxima = [0f32; 8];
+                for (g, max) in maxima.iter_mut().enumerate() {
+                    *max = max_abs(&group(x, block * 8 + g));
+                }
+                let max = f32::from_bits(maxima.iter().fold(0, |max, x| x.to_bits().max(max)));
+                let unit = max / (127.0 * MULTIPLIER_MAX);
+                self.q8k.d[row * padded / 256 + block] = unit;
+                for (g, max_abs) in maxima.iter().enumerate() {
+                    // The smallest step that reaches the group's maximum; the 0.999 keeps the block's own maximum at 63.
+                    let multiplier = (max_abs / (127.0 * unit) + 0.999).clamp(1.0, MULTIPLIER_MAX).trunc();
+                    let q = quants(&group(x, block * 8 + g), 1.0 / (unit * multiplier));
+                    let at = row * padded / 32 + block * 8 + g;
+                    self.q8k.qs[at * 32..][..32].copy_from_slice(&q);
+                    let sum = |q: &[i8]| q.iter().map(|q| i16::from(*q)).sum::<i16>();
+                    let halves = [sum(&q[..16]), sum(&q[16..])];
+                    self.q8k.sums[at] = halves[0] + halves[1];
+                    self.q8k.sums16[at * 2..][..2].copy_from_slice(&halves.map(|sum| -16 * sum));
+                    self.q8k.multipliers[at] = multiplier as i16;
+                    self.q8k.multipliers16[at * 2..][..2].fill(multiplier as i16);
+                }
+            }
+        }
+        self.forms |= Form::Q8K.bit();
+    }
+}
+
+/// Group `g` of 32, zeros beyond the end.
+#[inline(always)]
+fn group(x: &[f32], g: usize) -> [f32; 32] {
+    let mut group = [0f32; 32];
+    let start = (g * 32).min(x.len());
+    let end = (start + 32).min(x.len());
+    group[..end - start].copy_from_slice(&x[start..end]);
+    group
+}
+
+/// Compared as bits: for numbers without a sign these have the same order, and NaN comes out on top, so that one in the
+/// input is one in the scale and is not lost.
+#[inline(always)]
+fn max_abs(x: &[f32; 32]) -> f32 {
+    let max = x.iter().fold(0, |max, x| (x.to_bits() & 0x7fff_ffff).max(max));
+    f32::from_bits(max)
+}
+
+/// `x / step` rounded to the nearest integer within -127..=127; the reciprocal of a zero step gives zeros.
+#[inline(always)]
+fn quants(x: &[f32; 32], per_step: f32) -> [i8; 32] {
+    // Adding 1.5 * 2^23 leaves the nearest integer in the low bits of the sum, without a conversion that saturates.
+    const MAGIC: f32 = 12_582_912.0;
+    let per_step = if per_step.is_finite() { per_step } else { 0.0 };
+    let mut q = [0i8; 32];
+    for (q, x) in q.iter_mut().zip(x) {
+        let scaled = x * per_step;
+        let clamped = if scaled > 127.0 { 127.0 } else { scaled };
+        let clamped = if clamped < -127.0 { -127.0 } else { clamped };
+        let clamped = if clamped.is_nan() { 0.0 } else { clamped };
+        *q = (clamped + MAGIC).to_bits() as i8;
+    }
+    q
 }

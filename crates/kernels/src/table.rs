@@ -1,6 +1,8 @@
 //! The kernels of each instruction set: one static table an [`Isa`], one entry a format.
 //! Does not own threads or shapes; that is `matmul.rs`.
 
+#[cfg(target_arch = "x86_64")]
+use crate::arch::avx512_vnni;
 use crate::blocks::DType;
 use crate::isa::{Isa, Tier};
 use crate::quantize::{Activations, Form};
@@ -14,6 +16,12 @@ use std::ops::Range;
 /// The machine must have the instruction set of the table that the function is taken from. Shapes are checked inside.
 pub(crate) type DotRows = unsafe fn(DType, &[u8], usize, &Activations, Range<usize>, &mut [f32]);
 
+/// Fills one form of the first rows of some activations.
+///
+/// # Safety
+/// As for [`DotRows`].
+pub(crate) type Quantize = unsafe fn(&mut Activations, usize, Form);
+
 /// The kernels of one format in one instruction set.
 #[derive(Clone, Copy)]
 pub(crate) struct Kernels {
@@ -23,13 +31,20 @@ pub(crate) struct Kernels {
 
 /// The kernels of one instruction set.
 pub(crate) struct KernelTable {
-    kernels: fn(DType) -> Kernels,
+    pub(crate) kernels: fn(DType) -> Kernels,
+    pub(crate) quantize: Quantize,
+    /// Reads bytes and returns something that depends on them, as fast as the kernels could.
+    pub(crate) read: unsafe fn(&[u8]) -> u64,
+    /// Multiplies bytes for so many rounds and returns the multiplications and additions made.
+    pub(crate) multiply: unsafe fn(usize) -> usize,
 }
 
 impl KernelTable {
     pub(crate) fn of(isa: Isa) -> &'static Self {
         match isa.0 {
             Tier::Scalar => &SCALAR,
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx512Vnni => &avx512_vnni::TABLE,
         }
     }
 
@@ -40,8 +55,8 @@ impl KernelTable {
 }
 
 static SCALAR: KernelTable = KernelTable {
-    kernels: |_| Kernels {
-        form: Form::F32,
-        dot_rows: scalar::dot_rows,
-    },
+    kernels: |_| Kernels { form: Form::F32, dot_rows: scalar::dot_rows },
+    quantize: |_, _, _| {},
+    read: |bytes| bytes.as_chunks::<8>().0.iter().fold(0, |sum, b| sum ^ u64::from_le_bytes(*b)),
+    multiply: scalar::multiply,
 };

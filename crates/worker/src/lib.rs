@@ -12,7 +12,7 @@ mod spec;
 pub use failure::{Failure, FailureKind, Stage};
 pub use output::{Completion, Delta, FinishReason, Timings, TokenLogprob, Usage};
 pub use request::{Input, Message, Prompt, Request, RequestId, Resume, Role, SamplingParams};
-pub use spec::{Device, DeviceChoice, DeviceMemory, Footprint, KvType, ModelInfo, ModelKind, ModelSpec, Placement, Quantize};
+pub use spec::{Device, DeviceChoice, DeviceMemory, Footprint, KvType, ModelInfo, ModelKind, ModelSpec, Placement, Quantize, UnknownDevice};
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

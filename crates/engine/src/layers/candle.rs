@@ -8,10 +8,12 @@ use std::sync::Arc;
 
 use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
 use candle_core::{D, DType, Device, Module, Tensor};
-use downshift_kernels::{KV_BLOCK, RopeKind, RopeTable};
+use downshift_kernels::kv::KV_BLOCK;
+use downshift_kernels::rope::{Rope, RopeKind};
+use downshift_kernels::{Cpu, Isa};
 
 use crate::error::Error;
-use crate::layers::Arm;
+use crate::layers::{Arm, Loader};
 use crate::model_config::ModelConfig;
 use crate::models::{AttentionBlock, Batch, Linear, Mlp};
 use crate::weights::{Gguf, HostMatrix};
@@ -32,7 +34,9 @@ pub struct CandleMatrix {
 pub struct CandleArm {
     device: Device,
     config: ModelConfig,
-    rope: RopeTable,
+    /// Widens rows of the embedding and norms on the host.
+    host: Cpu,
+    rope: Rope,
     residual: Tensor,
     q: Tensor,
     k: Tensor,
@@ -48,12 +52,13 @@ impl CandleArm {
     ///
     /// # Errors
     /// [`Error::Candle`] where the device has no room.
-    pub fn new(device: Device, config: &ModelConfig, rope: RopeTable, n_blocks: usize) -> Result<Self, Error> {
+    pub fn new(device: Device, config: &ModelConfig, rope: Rope, n_blocks: usize) -> Result<Self, Error> {
         let pool = |width| Tensor::zeros((n_blocks * KV_BLOCK, width), DType::F16, &device);
         let kv = (0..config.n_layers).map(|_| Ok((pool(config.k_size())?, pool(config.v_size())?))).collect::<Result<_, Error>>()?;
         let empty = Tensor::zeros(0, DType::F32, &device)?;
         Ok(Self {
             config: config.clone(),
+            host: Cpu::new(Isa::from_env(), 1),
             rope,
             residual: empty.clone(),
             q: empty.clone(),
@@ -125,7 +130,7 @@ impl CandleArm {
     }
 }
 
-impl Arm for CandleArm {
+impl Loader for CandleArm {
     type Matrix = CandleMatrix;
     type Vector = Tensor;
 
@@ -141,21 +146,24 @@ impl Arm for CandleArm {
 
     fn vector(&self, gguf: &Gguf, name: &str, len: usize) -> Result<Tensor, Error> {
         let host = HostMatrix::from_gguf(gguf, name, 1, len)?;
-        Ok(Tensor::from_vec(host.row(0), len, &self.device)?)
+        Ok(Tensor::from_vec(host.row(&self.host, 0), len, &self.device)?)
     }
+}
 
+impl Arm for CandleArm {
     fn embed(&mut self, embedding: &CandleMatrix, batch: &Batch) -> Result<(), Error> {
         let m = batch.len();
         let mut rows = Vec::with_capacity(m * self.config.hidden_size);
         for &id in batch.token_ids() {
-            rows.extend(embedding.host.row(id as usize));
+            rows.extend(embedding.host.row(&self.host, id as usize));
         }
         self.residual = Tensor::from_vec(rows, (m, self.config.hidden_size), &self.device)?;
-        let half = self.config.rope.dim / 2;
-        let (mut cos, mut sin) = (vec![0.0; m * half], vec![0.0; m * half]);
-        self.rope.cos_sin(batch.positions(), &mut cos, &mut sin);
-        self.cos = Tensor::from_vec(cos, (m, 1, half), &self.device)?;
-        self.sin = Tensor::from_vec(sin, (m, 1, half), &self.device)?;
+        let dim = self.config.rope.dim;
+        let mut cos_sin = vec![0.0; m * dim];
+        self.rope.fill(batch.positions(), &mut cos_sin);
+        let cos_sin = Tensor::from_vec(cos_sin, (m, 1, dim), &self.device)?;
+        self.cos = cos_sin.narrow(2, 0, dim / 2)?.contiguous()?;
+        self.sin = cos_sin.narrow(2, dim / 2, dim / 2)?.contiguous()?;
         Ok(())
     }
 

@@ -11,35 +11,54 @@ pub use cpu::CpuArm;
 
 use crate::error::Error;
 use crate::models::{AttentionBlock, Batch, Linear, Mlp};
-use crate::weights::Gguf;
+use crate::weights::{Gguf, HostMatrix};
 
-/// One way to run the layers. Calls come in the order of the decoder's forward pass.
-pub trait Arm: Send + Sized {
-    /// A weight matrix, `(rows, cols)`, in whatever form this arm multiplies.
+/// Takes weights from a file.
+pub trait Loader: Sized {
+    /// A weight matrix, `(rows, cols)`, in whatever form it is multiplied.
     type Matrix: Send;
-    /// A bias or a norm's weight.
+    /// A bias or a norm's weight, widened to f32.
     type Vector: Send;
 
-    /// Takes a matrix from the file.
+    /// Takes a matrix.
     ///
     /// # Errors
     /// [`Error::Tensor`] for a missing tensor or another shape, [`Error::UnsupportedType`] for its element type.
     fn matrix(&self, gguf: &Gguf, name: &str, rows: usize, cols: usize) -> Result<Self::Matrix, Error>;
 
-    /// Takes a vector from the file, widened to f32.
+    /// Takes a vector.
     ///
     /// # Errors
-    /// As [`Arm::matrix`].
+    /// As [`Loader::matrix`].
     fn vector(&self, gguf: &Gguf, name: &str, len: usize) -> Result<Self::Vector, Error>;
 
     /// Takes a vector that a model may lack.
     ///
     /// # Errors
-    /// As [`Arm::matrix`], a missing tensor excepted.
+    /// As [`Loader::matrix`], a missing tensor excepted.
     fn vector_if_present(&self, gguf: &Gguf, name: &str, len: usize) -> Result<Option<Self::Vector>, Error> {
         gguf.tensor(name).map(|_| self.vector(gguf, name, len)).transpose()
     }
+}
 
+/// Takes nothing: checks that every weight is there with its shape and a type that the kernels multiply.
+pub struct ShapeCheck;
+
+impl Loader for ShapeCheck {
+    type Matrix = ();
+    type Vector = ();
+
+    fn matrix(&self, gguf: &Gguf, name: &str, rows: usize, cols: usize) -> Result<(), Error> {
+        HostMatrix::from_gguf(gguf, name, rows, cols).map(|_| ())
+    }
+
+    fn vector(&self, gguf: &Gguf, name: &str, len: usize) -> Result<(), Error> {
+        HostMatrix::from_gguf(gguf, name, 1, len).map(|_| ())
+    }
+}
+
+/// One way to run the layers. Calls come in the order of the decoder's forward pass.
+pub trait Arm: Loader + Send {
     /// Begins a step: residual `(m, hidden)` becomes the embedding of each token; rotations of its positions are prepared.
     fn embed(&mut self, embedding: &Self::Matrix, batch: &Batch) -> Result<(), Error>;
 

@@ -1,6 +1,6 @@
 //! The table of architectures: what each does differently in the one decoder.
 
-use downshift_kernels::RopeKind;
+use downshift_kernels::rope::RopeKind;
 
 use crate::error::Error;
 

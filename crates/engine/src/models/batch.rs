@@ -6,7 +6,7 @@ use std::ops::Range;
 #[derive(Debug, Default)]
 pub struct Batch {
     token_ids: Vec<u32>,
-    positions: Vec<u32>,
+    positions: Vec<usize>,
     outputs: Vec<u32>,
     blocks: Vec<u32>,
     segments: Vec<Segment>,
@@ -38,7 +38,7 @@ impl Batch {
         let first_row = self.token_ids.len();
         let first_block = self.blocks.len();
         self.token_ids.extend_from_slice(token_ids);
-        self.positions.extend((first_pos..first_pos + token_ids.len()).map(|pos| pos as u32));
+        self.positions.extend(first_pos..first_pos + token_ids.len());
         self.blocks.extend_from_slice(blocks);
         self.outputs.extend((logits_from..token_ids.len()).map(|index| (first_row + index) as u32));
         self.segments.push(Segment { rows: first_row..self.token_ids.len(), first_pos, blocks: first_block..self.blocks.len() });
@@ -60,7 +60,7 @@ impl Batch {
     }
 
     /// The position of each row in its sequence.
-    pub fn positions(&self) -> &[u32] {
+    pub fn positions(&self) -> &[usize] {
         &self.positions
     }
 

@@ -4,56 +4,61 @@
 //! architectures are optional tensors and the fields of [`ModelConfig`].
 
 use crate::error::Error;
-use crate::layers::Arm;
+use crate::layers::{Arm, Loader};
 use crate::model_config::ModelConfig;
 use crate::models::Batch;
 use crate::weights::Gguf;
 
 /// `y = x · Wᵀ + b`.
-pub struct Linear<A: Arm> {
+pub struct Linear<L: Loader> {
     /// `(out, in)`.
-    pub weight: A::Matrix,
+    pub weight: L::Matrix,
     /// `(out)`.
-    pub bias: Option<A::Vector>,
+    pub bias: Option<L::Vector>,
 }
 
 /// Everything between the residual stream and itself that mixes positions.
-pub struct AttentionBlock<A: Arm> {
+pub struct AttentionBlock<L: Loader> {
     /// Before the projections, `(hidden)`.
-    pub norm: A::Vector,
+    pub norm: L::Vector,
     /// `(n_heads * head_dim, hidden)`.
-    pub q_proj: Linear<A>,
+    pub q_proj: Linear<L>,
     /// `(n_kv_heads * head_dim, hidden)`.
-    pub k_proj: Linear<A>,
+    pub k_proj: Linear<L>,
     /// `(n_kv_heads * v_head_dim, hidden)`.
-    pub v_proj: Linear<A>,
+    pub v_proj: Linear<L>,
     /// Over each query head, `(head_dim)`.
-    pub q_norm: Option<A::Vector>,
+    pub q_norm: Option<L::Vector>,
     /// Over each key head, `(head_dim)`.
-    pub k_norm: Option<A::Vector>,
+    pub k_norm: Option<L::Vector>,
     /// `(hidden, n_heads * v_head_dim)`.
-    pub o_proj: Linear<A>,
+    pub o_proj: Linear<L>,
 }
 
 /// The gated feed-forward layer, `down(silu(gate(x)) * up(x))`.
-pub struct Mlp<A: Arm> {
+pub struct Mlp<L: Loader> {
     /// Before the projections, `(hidden)`.
-    pub norm: A::Vector,
+    pub norm: L::Vector,
     /// `(ffn, hidden)`.
-    pub gate_proj: A::Matrix,
+    pub gate_proj: L::Matrix,
     /// `(ffn, hidden)`.
-    pub up_proj: A::Matrix,
+    pub up_proj: L::Matrix,
     /// `(hidden, ffn)`.
-    pub down_proj: Linear<A>,
+    pub down_proj: Linear<L>,
+}
+
+/// All weights of a model, in the form that `L` makes of them.
+pub struct Weights<L: Loader> {
+    embedding: L::Matrix,
+    layers: Vec<(AttentionBlock<L>, Mlp<L>)>,
+    output_norm: L::Vector,
+    lm_head: Option<L::Matrix>,
 }
 
 /// The weights of one model on one arm.
 pub struct Decoder<A: Arm> {
     arm: A,
-    embedding: A::Matrix,
-    layers: Vec<(AttentionBlock<A>, Mlp<A>)>,
-    output_norm: A::Vector,
-    lm_head: Option<A::Matrix>,
+    weights: Weights<A>,
 }
 
 /// A loaded model, whatever its arm.
@@ -72,26 +77,26 @@ pub trait Forward: Send {
     fn max_rows(&self) -> usize;
 }
 
-impl<A: Arm> Decoder<A> {
+impl<L: Loader> Weights<L> {
     /// Takes the weights that `config` calls for.
     ///
     /// # Errors
     /// [`Error::Tensor`] where one is missing or has another shape; [`Error::UnsupportedType`] for its element type.
-    pub fn load(arm: A, gguf: &Gguf, config: &ModelConfig) -> Result<Self, Error> {
+    pub fn load(loader: &L, gguf: &Gguf, config: &ModelConfig) -> Result<Self, Error> {
         let hidden = config.hidden_size;
         let linear = |name: String, rows, cols| {
-            let weight = arm.matrix(gguf, &format!("{name}.weight"), rows, cols)?;
-            let bias = arm.vector_if_present(gguf, &format!("{name}.bias"), rows)?;
+            let weight = loader.matrix(gguf, &format!("{name}.weight"), rows, cols)?;
+            let bias = loader.vector_if_present(gguf, &format!("{name}.bias"), rows)?;
             Ok::<_, Error>(Linear { weight, bias })
         };
         let head_norm = |name: String| match config.architecture.qk_norm {
-            true => arm.vector(gguf, &name, config.head_dim).map(Some),
+            true => loader.vector(gguf, &name, config.head_dim).map(Some),
             false => Ok(None),
         };
         let mut layers = Vec::new();
         for idx in 0..config.n_layers {
             let attention = AttentionBlock {
-                norm: arm.vector(gguf, &format!("blk.{idx}.attn_norm.weight"), hidden)?,
+                norm: loader.vector(gguf, &format!("blk.{idx}.attn_norm.weight"), hidden)?,
                 q_proj: linear(format!("blk.{idx}.attn_q"), config.q_size(), hidden)?,
                 k_proj: linear(format!("blk.{idx}.attn_k"), config.k_size(), hidden)?,
                 v_proj: linear(format!("blk.{idx}.attn_v"), config.v_size(), hidden)?,
@@ -100,26 +105,33 @@ impl<A: Arm> Decoder<A> {
                 o_proj: linear(format!("blk.{idx}.attn_output"), hidden, config.n_heads * config.v_head_dim)?,
             };
             let mlp = Mlp {
-                norm: arm.vector(gguf, &format!("blk.{idx}.ffn_norm.weight"), hidden)?,
-                gate_proj: arm.matrix(gguf, &format!("blk.{idx}.ffn_gate.weight"), config.ffn_size, hidden)?,
-                up_proj: arm.matrix(gguf, &format!("blk.{idx}.ffn_up.weight"), config.ffn_size, hidden)?,
+                norm: loader.vector(gguf, &format!("blk.{idx}.ffn_norm.weight"), hidden)?,
+                gate_proj: loader.matrix(gguf, &format!("blk.{idx}.ffn_gate.weight"), config.ffn_size, hidden)?,
+                up_proj: loader.matrix(gguf, &format!("blk.{idx}.ffn_up.weight"), config.ffn_size, hidden)?,
                 down_proj: linear(format!("blk.{idx}.ffn_down"), hidden, config.ffn_size)?,
             };
             layers.push((attention, mlp));
         }
-        let embedding = arm.matrix(gguf, "token_embd.weight", config.n_vocab, hidden)?;
-        let output_norm = arm.vector(gguf, "output_norm.weight", hidden)?;
+        let embedding = loader.matrix(gguf, "token_embd.weight", config.n_vocab, hidden)?;
+        let output_norm = loader.vector(gguf, "output_norm.weight", hidden)?;
         let lm_head = match gguf.tensor("output.weight") {
-            Some(_) => Some(arm.matrix(gguf, "output.weight", config.n_vocab, hidden)?),
+            Some(_) => Some(loader.matrix(gguf, "output.weight", config.n_vocab, hidden)?),
             None => None,
         };
-        Ok(Self { arm, embedding, layers, output_norm, lm_head })
+        Ok(Self { embedding, layers, output_norm, lm_head })
+    }
+}
+
+impl<A: Arm> Decoder<A> {
+    /// A decoder that runs `weights` on `arm`.
+    pub fn new(arm: A, weights: Weights<A>) -> Self {
+        Self { arm, weights }
     }
 }
 
 impl<A: Arm> Forward for Decoder<A> {
     fn forward(&mut self, batch: &Batch, on_logits: &mut dyn FnMut(usize, &mut [f32])) -> Result<(), Error> {
-        let Self { arm, embedding, layers, output_norm, lm_head } = self;
+        let Self { arm, weights: Weights { embedding, layers, output_norm, lm_head } } = self;
         arm.embed(embedding, batch)?; // residual (m, hidden)
         for (idx, (attention, mlp)) in layers.iter().enumerate() {
             arm.project_qkv(attention)?; // q (m, n_heads, head_dim), k (m, n_kv_heads, head_dim), v (m, n_kv_heads, v_head_dim)

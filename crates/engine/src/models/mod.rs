@@ -5,4 +5,4 @@ mod batch;
 mod decoder;
 
 pub use batch::{Batch, Segment};
-pub use decoder::{AttentionBlock, Decoder, Forward, Linear, Mlp};
+pub use decoder::{AttentionBlock, Decoder, Forward, Linear, Mlp, Weights};

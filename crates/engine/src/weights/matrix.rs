@@ -1,6 +1,6 @@
 //! A tensor of a file as a matrix: its shape checked, its bytes where they are.
 
-use downshift_kernels::{DType, Matrix};
+use downshift_kernels::{Cpu, DType, Matrix};
 
 use super::Bytes;
 use super::gguf::Gguf;
@@ -56,9 +56,9 @@ impl HostMatrix {
     }
 
     /// One row, widened.
-    pub fn row(&self, row: usize) -> Vec<f32> {
+    pub fn row(&self, cpu: &Cpu, row: usize) -> Vec<f32> {
         let mut out = vec![0.0; self.cols];
-        self.view().dequantize_row(row, &mut out);
+        cpu.dequantize_row(&self.view(), row, &mut out);
         out
     }
 }

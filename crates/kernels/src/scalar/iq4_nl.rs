@@ -2,9 +2,7 @@
 
 use super::f16;
 
-pub(crate) const LEVELS: [i8; 16] = [
-    -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113,
-];
+pub(crate) const LEVELS: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 pub(super) fn dequantize(bytes: &[u8], out: &mut [f32]) {
     let out = out.as_chunks_mut::<32>().0;

@@ -52,14 +52,7 @@ const CHUNK: usize = 256;
 
 /// `out[i, r] = x_i · w_r` for the activation rows `rows` (at most [`ROWS_MAX`]) and every row of `w`, all of `k` weights;
 /// `out` is (rows, rows of w). Products in f32 of the f32 activations: nothing is quantized.
-pub(crate) fn dot_rows(
-    dtype: DType,
-    w: &[u8],
-    k: usize,
-    acts: &Activations,
-    rows: Range<usize>,
-    out: &mut [f32],
-) {
+pub(crate) fn dot_rows(dtype: DType, w: &[u8], k: usize, acts: &Activations, rows: Range<usize>, out: &mut [f32]) {
     let Some(row_bytes) = dtype.row_bytes(k).filter(|&bytes| bytes > 0) else {
         out.fill(0.0);
         return;
@@ -82,6 +75,18 @@ pub(crate) fn dot_rows(
             out[i * n + r] = *sum;
         }
     }
+}
+
+/// `rounds` times 64 products of floats, since those are what the scalar kernels multiply; returns the multiplications and
+/// additions made.
+pub(crate) fn multiply(rounds: usize) -> usize {
+    let mut sums = [0f32; 64];
+    let (a, b) = std::hint::black_box((1.5f32, 0.5f32));
+    for _ in 0..rounds {
+        sums.iter_mut().for_each(|sum| *sum = *sum * a + b);
+    }
+    std::hint::black_box(sums);
+    rounds * 64 * 2
 }
 
 /// Eight running sums, so that a compiler may use vectors without reordering anything.
@@ -108,10 +113,7 @@ fn scale_min(scales: &[u8], j: usize) -> (f32, f32) {
     let (scale, min) = if j < 4 {
         (scales[j] & 63, scales[j + 4] & 63)
     } else {
-        (
-            (scales[j + 4] & 15) | (scales[j - 4] >> 6) << 4,
-            (scales[j + 4] >> 4) | (scales[j] >> 6) << 4,
-        )
+        ((scales[j + 4] & 15) | (scales[j - 4] >> 6) << 4, (scales[j + 4] >> 4) | (scales[j] >> 6) << 4)
     };
     (f32::from(scale), f32::from(min))
 }
