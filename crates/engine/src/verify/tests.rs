@@ -61,7 +61,11 @@ fn a_file_larger_than_a_chunk_is_hashed_in_order() {
 #[test]
 fn a_number_that_is_not_finite_is_found_in_its_block() {
     for stored in Stored::ALL {
-        let mut file = TinyModel { stored, ..TinyModel::default() }.writer().finish();
+        if stored == Stored::Q6K {
+            // Its scale ends its blocks; see the next test.
+            continue;
+        }
+        let mut file = tiny_model("llama", 0, stored);
         poison(&mut file, "blk.1.ffn_up.weight", 7);
         poison(&mut file, "blk.1.ffn_up.weight", 9);
         let name = GgmlType::from_id(stored.id()).unwrap().name;
