@@ -19,7 +19,10 @@ mod prompt;
 pub mod sampler;
 mod sampling;
 mod session;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod tokenizer;
+pub mod verify;
 pub mod weights;
 
 pub use device::available as available_devices;

@@ -3,8 +3,10 @@
 
 mod corrupt;
 mod gguf_writer;
+mod stored;
 mod tiny_model;
 
 pub use corrupt::{Rng, poison, set_value, value_at};
-pub use gguf_writer::{GgufWriter, Stored};
+pub use gguf_writer::GgufWriter;
+pub use stored::Stored;
 pub use tiny_model::{TinyModel, tiny_model};

@@ -1,7 +1,7 @@
 //! A whole model of a few hundred kilobytes: random weights, byte-level BPE and a ChatML template.
 
 use super::corrupt::Rng;
-use super::gguf_writer::{GgufWriter, Stored};
+use super::{GgufWriter, Stored};
 
 /// ChatML as most models spell it.
 const TEMPLATE: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' \
@@ -38,7 +38,7 @@ const MERGES: [(&str, &str); 24] = [
 
 const SPECIAL: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
 
-/// The shape of a tiny model. Rows of quantized tensors must be whole blocks of 32.
+/// The shape of a tiny model. Rows of quantized tensors must be whole blocks.
 #[derive(Debug, Clone)]
 pub struct TinyModel {
     /// `llama`, `qwen2` or `qwen3`.
@@ -80,12 +80,21 @@ impl Default for TinyModel {
     }
 }
 
-/// The default tiny model as a GGUF file: `llama`, `qwen2` or `qwen3`.
+/// A tiny model as a GGUF file: `llama`, `qwen2` or `qwen3`, with matrices of any type.
 pub fn tiny_model(architecture: &'static str, seed: u64, stored: Stored) -> Vec<u8> {
-    TinyModel { architecture, seed, stored, ..TinyModel::default() }.writer().finish()
+    TinyModel::of(architecture, seed, stored).writer().finish()
 }
 
 impl TinyModel {
+    /// The default shape, or the least one that rows of this type allow.
+    pub fn of(architecture: &'static str, seed: u64, stored: Stored) -> Self {
+        let small = Self { architecture, seed, stored, ..Self::default() };
+        match stored.block_len() {
+            256 => Self { hidden_size: 256, num_heads: 4, head_dim: 64, ffn_size: 256, ..small },
+            _ => small,
+        }
+    }
+
     /// The file before it is finished, so that a test can add to it.
     pub fn writer(&self) -> GgufWriter {
         let key = |name: &str| format!("{}.{name}", self.architecture);

@@ -213,7 +213,7 @@ impl fmt::Display for Place<'_> {
 }
 
 /// A name from an untrusted file as one short printable piece of a sentence.
-pub(super) fn shown(name: &str) -> String {
+pub(crate) fn shown(name: &str) -> String {
     const MAX_CHARS: usize = 96;
     let mut text: String = name.chars().take(MAX_CHARS).flat_map(char::escape_debug).collect();
     if name.chars().nth(MAX_CHARS).is_some() {

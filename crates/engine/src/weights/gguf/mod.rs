@@ -27,8 +27,9 @@ pub use parse::limits;
 pub use tensor::TensorInfo;
 
 use super::Bytes;
-use error::shown;
+pub(crate) use error::shown;
 use parse::{FileHeader, Stop};
+pub(crate) use source::open_regular;
 
 /// Everything of a GGUF file, or of all parts of a split one, but the tensors' bytes.
 #[derive(Debug, Clone)]
@@ -54,15 +55,40 @@ pub struct Shard {
     pub data_start: u64,
 }
 
+/// One file and its tensors; its keys are no longer needed.
+struct Part {
+    shard: Shard,
+    tensors: Vec<TensorInfo>,
+}
+
+impl FileHeader {
+    fn into_part(self, path: PathBuf, len_bytes: u64) -> (Metadata, Part) {
+        let Self { version, alignment, data_start, metadata, tensors } = self;
+        (metadata, Part { shard: Shard { path, len_bytes, version, alignment, data_start }, tensors })
+    }
+}
+
 impl Shard {
-    /// Why its bytes could not be read: because they are gone, or for another reason.
-    fn failed(&self, source: std::io::Error) -> GgufError {
+    /// The error that says that the file now has another length.
+    pub(crate) fn changed(&self, len: u64) -> GgufError {
         let file = self.path.display().to_string();
+        if len < self.len_bytes {
+            return GgufError::Truncated { file, place: "what its header says".to_owned(), expected: self.len_bytes, found: len };
+        }
+        let (found, expected) = (format!("{len} bytes"), format!("{} as when it was opened", self.len_bytes));
+        GgufError::Corrupt { file, place: "the length of the file".to_owned(), found, expected }
+    }
+
+    /// The error that says that the system could not read the file.
+    pub(crate) fn unreadable(&self, source: std::io::Error) -> GgufError {
+        unreadable(&self.path.display().to_string(), source)
+    }
+
+    /// Why its mapped bytes could not be read: because they are gone, or for another reason.
+    fn failed(&self, source: std::io::Error) -> GgufError {
         match std::fs::metadata(&self.path) {
-            Ok(now) if now.len() < self.len_bytes => {
-                GgufError::Truncated { file, place: "a tensor".to_owned(), expected: self.len_bytes, found: now.len() }
-            }
-            _ => GgufError::Unreadable { file, source },
+            Ok(now) if now.len() < self.len_bytes => self.changed(now.len()),
+            _ => self.unreadable(source),
         }
     }
 }
@@ -80,7 +106,7 @@ impl Gguf {
     pub fn open(path: &Path) -> Result<Self, GgufError> {
         let mut bytes = Vec::new();
         let header = split::read_all(path, |path, name| {
-            let (file, len) = source::open_regular(path)?;
+            let (file, len) = open_regular(path)?;
             let mapped = map(&file, len, name)?;
             let header = whole(parse::parse(&mapped, name, len))?;
             bytes.push(mapped);
@@ -93,7 +119,8 @@ impl Gguf {
     pub fn parse(bytes: Bytes, name: &str) -> Result<Self, GgufError> {
         let len = bytes.len() as u64;
         let parsed = whole(parse::parse(&bytes, name, len))?;
-        let header = Header::single(PathBuf::from(name), name, parsed, len)?;
+        let (metadata, part) = parsed.into_part(PathBuf::from(name), len);
+        let header = Header::join(name, metadata, vec![part])?;
         Ok(Self { header, bytes: vec![bytes] })
     }
 
@@ -101,7 +128,7 @@ impl Gguf {
     /// file that is cut meanwhile. At most `limit` bytes of each part are read.
     pub fn read_header(path: &Path, limit: u64) -> Result<Header, GgufError> {
         split::read_all(path, |path, name| {
-            let (mut file, len) = source::open_regular(path)?;
+            let (mut file, len) = open_regular(path)?;
             Ok((read_prefix(&mut file, len, limit, name)?, len))
         })
     }
@@ -175,19 +202,14 @@ impl Gguf {
 }
 
 impl Header {
-    fn single(path: PathBuf, name: &str, header: FileHeader, len_bytes: u64) -> Result<Self, GgufError> {
-        Self::join(name, header.metadata.clone(), vec![(path, header, len_bytes)])
-    }
-
     /// The header of all parts in order; `name` stands for the first one in errors.
-    fn join(name: &str, metadata: Metadata, parts: Vec<(PathBuf, FileHeader, u64)>) -> Result<Self, GgufError> {
+    fn join(name: &str, metadata: Metadata, parts: Vec<Part>) -> Result<Self, GgufError> {
         let mut tensors = Vec::new();
         let mut shards = Vec::new();
-        for (path, header, len_bytes) in parts {
-            let FileHeader { version, alignment, data_start, .. } = header;
+        for part in parts {
             let shard = shards.len();
-            tensors.extend(header.tensors.into_iter().map(|t| TensorInfo { shard, ..t }));
-            shards.push(Shard { path, len_bytes, version, alignment, data_start });
+            tensors.extend(part.tensors.into_iter().map(|t| TensorInfo { shard, ..t }));
+            shards.push(part.shard);
         }
         let mut by_name: Vec<u32> = (0..tensors.len() as u32).collect();
         by_name.sort_unstable_by_key(|&i| &tensors[i as usize].name);

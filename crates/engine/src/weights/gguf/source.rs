@@ -7,7 +7,7 @@ use std::path::Path;
 use super::error::GgufError;
 
 /// Opens `path` for reading and gives its length in bytes.
-pub(super) fn open_regular(path: &Path) -> Result<(File, u64), GgufError> {
+pub(crate) fn open_regular(path: &Path) -> Result<(File, u64), GgufError> {
     let failed = |source: io::Error| {
         let file = path.display().to_string();
         match source.kind() {

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::error::{GgufError, shown};
-use super::parse::FileHeader;
+use super::parse::{FileHeader, limits};
 use super::{Header, Metadata};
 
 const COUNT: &str = "split.count";
@@ -20,10 +20,10 @@ pub(super) fn read_all(
 ) -> Result<Header, GgufError> {
     let name = path.display().to_string();
     let (first, len) = read(path, &name)?;
-    let metadata = first.metadata.clone();
+    let (metadata, first) = first.into_part(path.to_owned(), len);
     let n_parts = metadata.uint(COUNT)?.unwrap_or(1);
     if n_parts <= 1 {
-        return Header::single(path.to_owned(), &name, first, len);
+        return Header::join(&name, metadata, vec![first]);
     }
     if n_parts > MAX_PARTS {
         return Err(metadata.unusable(COUNT, n_parts, format!("at most {MAX_PARTS}")));
@@ -39,7 +39,14 @@ pub(super) fn read_all(
         return Err(GgufError::UnnamedSplit { file: name, n_parts, expected });
     };
 
-    let mut parts = vec![(path.to_owned(), first, len)];
+    let corrupt = |n_tensors: u64, expected: String| GgufError::Corrupt {
+        file: name.clone(),
+        place: format!("key `{TENSORS}`"),
+        found: format!("{n_tensors} tensors in all parts"),
+        expected,
+    };
+    let mut n_tensors = first.tensors.len() as u64;
+    let mut parts = vec![first];
     for number in 2..=n_parts {
         let shard = named.path(number);
         let shard_name = shard.display().to_string();
@@ -47,19 +54,18 @@ pub(super) fn read_all(
             GgufError::Missing { file: shard } => GgufError::MissingShard { file: name.clone(), shard },
             other => other,
         })?;
-        check_part(&name, &shard_name, &metadata, &header.metadata, n_parts, number)?;
-        parts.push((shard, header, len));
+        let (keys, part) = header.into_part(shard, len);
+        check_part(&name, &shard_name, &metadata, &keys, n_parts, number)?;
+        n_tensors += part.tensors.len() as u64;
+        if n_tensors > limits::TENSORS {
+            return Err(corrupt(n_tensors, format!("at most {}", limits::TENSORS)));
+        }
+        parts.push(part);
     }
-    let n_tensors: usize = parts.iter().map(|(_, header, _)| header.tensors.len()).sum();
-    if let Some(expected) = metadata.uint(TENSORS)?.filter(|&n| n != n_tensors as u64) {
-        return Err(GgufError::Corrupt {
-            file: name,
-            place: format!("key `{TENSORS}`"),
-            found: format!("{n_tensors} tensors in all parts"),
-            expected: expected.to_string(),
-        });
+    match metadata.uint(TENSORS)? {
+        Some(expected) if expected != n_tensors => Err(corrupt(n_tensors, expected.to_string())),
+        _ => Header::join(&name, metadata, parts),
     }
-    Header::join(&name, metadata, parts)
 }
 
 /// A part fits if its own keys say so and contradict none of the first part's.

@@ -218,3 +218,19 @@ fn a_file_cut_while_it_is_mapped_is_truncated_when_it_is_populated() {
     let error = gguf.populate(2, &|_| std::ops::ControlFlow::Continue(())).unwrap_err();
     says(&error, Truncated, "cut.gguf: is truncated");
 }
+
+#[test]
+fn parts_together_have_no_more_tensors_than_one_file_may_have() {
+    let dir = tempfile::tempdir().unwrap();
+    // Tensors of an unknown type need one byte each, aligned.
+    let half = limits::TENSORS / 2;
+    for number in 0..3u16 {
+        let mut writer = no_tensor(number).alignment(8);
+        for i in 0..half {
+            writer = writer.raw_tensor(&format!("t{number}.{i}"), &[1], 99, None, vec![0]);
+        }
+        fs::write(dir.path().join(format!("m-{:05}-of-00003.gguf", number + 1)), writer.finish()).unwrap();
+    }
+    let first = dir.path().join("m-00001-of-00003.gguf");
+    refused(&first, Corrupt, "tensors in all parts, expected at most");
+}
