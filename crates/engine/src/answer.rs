@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use downshift_worker::{Completion, Delta, Failure, FailureKind, FinishReason, Request, Resume, Sink, Stage, Timings, TokenLogprob, Usage};
 
+use crate::error::Error;
 use crate::prompt::PromptBuilder;
-use crate::sampler::StopMatcher;
+use crate::sampler::{StopMatcher, StopStep};
 use crate::tokenizer::Detokenizer;
 
 /// The state of one request on the caller's side.
@@ -23,13 +24,15 @@ pub(crate) struct Answer<'a> {
 }
 
 impl<'a> Answer<'a> {
-    pub fn new(prompts: &'a PromptBuilder, request: &Request, prompt_tokens: usize, resumed: &[u32]) -> Self {
+    /// # Errors
+    /// Stop strings that are empty or too long.
+    pub fn new(prompts: &'a PromptBuilder, request: &Request, prompt: &[u32], resumed: &[u32]) -> Result<Self, Error> {
         let mut answer = Self {
-            detokenizer: Detokenizer::new(prompts.tokenizer()),
-            stops: StopMatcher::new(&request.stop),
+            detokenizer: Detokenizer::new(prompts.tokenizer(), prompt.last().copied()),
+            stops: StopMatcher::new(request.stop.clone())?,
             held: Delta::default(),
             shown_bytes: 0,
-            prompt_tokens: prompt_tokens as u32,
+            prompt_tokens: prompt.len() as u32,
             n_generated: resumed.len() as u32,
             n_resumed: resumed.len() as u32,
             admitted: Instant::now(),
@@ -38,13 +41,20 @@ impl<'a> Answer<'a> {
         if let Some(Resume::Tokens { shown_bytes, .. }) = &request.resume {
             answer.shown_bytes = *shown_bytes;
             for &id in resumed {
-                let text = answer.detokenizer.push(id);
-                answer.held.text.push_str(&answer.stops.push(&text).text);
+                let matched = answer.matched(id);
+                answer.held.text.push_str(&matched.text);
             }
             let shown = answer.shown_bytes.min(answer.held.text.len());
             answer.held.text.drain(..shown);
         }
-        answer
+        Ok(answer)
+    }
+
+    /// The text that `id` completes, as far as it can be no stop string.
+    fn matched(&mut self, id: u32) -> StopStep {
+        let mut text = String::new();
+        self.detokenizer.push(id, &mut text);
+        self.stops.push(&text)
     }
 
     /// How far the answer has come.
@@ -56,22 +66,22 @@ impl<'a> Answer<'a> {
     pub fn token(&mut self, id: u32, logprob: Option<TokenLogprob>, sink: &mut dyn Sink) -> Result<Option<Completion>, Failure> {
         self.first_token.get_or_insert_with(Instant::now);
         self.n_generated += 1;
-        let text = self.detokenizer.push(id);
-        let matched = self.stops.push(&text);
+        let matched = self.matched(id);
         self.held.text.push_str(&matched.text);
         self.held.token_ids.push(id);
         self.held.logprobs.extend(logprob);
         self.send(sink)?;
-        Ok(matched.stopped.then(|| self.finish(FinishReason::Stop)))
+        Ok(matched.stopped.map(|_| self.finish(FinishReason::Stop)))
     }
 
     /// The model has ended the answer: what was held back is sent.
     pub fn end(&mut self, reason: FinishReason, sink: &mut dyn Sink) -> Result<Option<Completion>, Failure> {
         self.first_token.get_or_insert_with(Instant::now);
-        let rest = self.detokenizer.finish();
+        let mut rest = String::new();
+        self.detokenizer.finish(&mut rest);
         let matched = self.stops.push(&rest);
         self.held.text.push_str(&matched.text);
-        if !matched.stopped {
+        if matched.stopped.is_none() {
             self.held.text.push_str(&self.stops.finish());
         }
         if !self.held.text.is_empty() {

@@ -10,7 +10,7 @@ use std::sync::mpsc::Sender;
 use downshift_worker::{FinishReason, RequestId, TokenLogprob};
 
 use crate::error::Error;
-use crate::sampler::Sampler;
+use crate::sampler::{self, NonFinite, Sampler};
 use crate::session::{Feed, Sequence, Session};
 
 /// Prompt tokens of one step while other sequences decode: bounds how long they wait.
@@ -192,14 +192,13 @@ impl Batcher {
     }
 }
 
-type Drawn = Result<(u32, Option<TokenLogprob>), ()>;
+type Drawn = Result<(u32, Option<TokenLogprob>), NonFinite>;
 
-fn draw(sampler: &mut Sampler, n_generated: usize, logprobs: Option<usize>, logits: &mut [f32]) -> Drawn {
-    // Alternatives are those of the model, before penalties and filters change the row.
-    let top = logprobs.map(|n| crate::sampler::logprobs(logits, n));
-    let id = sampler.sample(logits, n_generated as u64).map_err(|_| ())?;
-    sampler.accept(id);
-    Ok((id, top.map(|table| table.of(id))))
+fn draw(drawer: &mut Sampler, n_generated: usize, logprobs: Option<usize>, logits: &[f32]) -> Drawn {
+    let id = drawer.sample(logits, n_generated as u64)?;
+    drawer.accept(id);
+    let table = logprobs.map(|n_top| sampler::logprobs(logits, id, n_top)).transpose()?;
+    Ok((id, table.map(|table| TokenLogprob { token_id: id, logprob: table.chosen, top: table.top })))
 }
 
 impl Running {
@@ -207,7 +206,7 @@ impl Running {
     fn take(&mut self, drawn: Drawn, positions: usize) -> bool {
         let pos = self.sequence.len() - 1;
         let ended = match drawn {
-            Err(()) => Some(Err(Arc::new(Error::NonFinite { pos }))),
+            Err(NonFinite { .. }) => Some(Err(Arc::new(Error::NonFinite { pos }))),
             Ok((id, _)) if (self.job.is_end)(id) => Some(Ok(FinishReason::Stop)),
             Ok((id, logprob)) => {
                 self.n_generated += 1;

@@ -90,7 +90,7 @@ pub enum Error {
     },
     /// A sampling parameter is out of range.
     #[error(transparent)]
-    Sampling(#[from] crate::sampler::SamplingError),
+    Sampling(#[from] crate::sampler::InvalidParameter),
     /// The device is not built in or not there.
     #[error("device {device} is not available: {reason}")]
     DeviceUnavailable {

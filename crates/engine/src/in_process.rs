@@ -98,7 +98,7 @@ impl ThreadWorker {
             .name(format!("model-{}", spec.name))
             .spawn(move || run(batcher, &inbox, &shown))
             .map_err(|source| Error::Read { path: "a new thread".into(), source })?;
-        let end_ids: Vec<u32> = (0..prompts.tokenizer().n_vocab() as u32).filter(|&id| prompts.tokenizer().is_end_of_generation(id)).collect();
+        let end_ids = prompts.tokenizer().end_of_generation().to_vec();
         Ok(Self {
             prompts,
             spec: spec.clone(),
@@ -130,7 +130,7 @@ impl ThreadWorker {
         }
         let n_vocab = self.prompts.tokenizer().n_vocab();
         let sampler = guarded(Stage::Admission, || sampling::sampler(request, &self.spec.sampling, n_vocab, &prompt, &resumed))?;
-        let answer = Answer::new(&self.prompts, request, prompt.len(), &resumed);
+        let answer = guarded(Stage::Admission, || Answer::new(&self.prompts, request, &prompt, &resumed))?;
         let job = Job {
             id: request.id,
             n_resumed: resumed.len(),

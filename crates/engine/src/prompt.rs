@@ -1,12 +1,11 @@
 //! From what a caller asks to token ids: the chat template and the tokenizer of one model, without its weights.
 
 use std::path::Path;
-use std::time::SystemTime;
 
 use downshift_worker::{Input, Message, Prompt, Role};
 use serde_json::{Map, Value};
 
-use crate::chat_template::{ChatTemplate, Piece, Specials};
+use crate::chat_template::{ChatTemplate, Piece, Specials, WallClock};
 use crate::error::Error;
 use crate::tokenizer::{Special, Tokenizer};
 use crate::weights::Metadata;
@@ -29,7 +28,7 @@ impl PromptBuilder {
     /// [`Error::Tokenizer`], [`Error::Template`]; [`Error::Read`] for the replacing file.
     pub fn from_metadata(metadata: &Metadata, chat_template: Option<&Path>) -> Result<Self, Error> {
         let tokenizer = Tokenizer::from_metadata(metadata)?;
-        let piece = |id: Option<u32>| id.and_then(|id| tokenizer.piece(id)).unwrap_or_default().to_owned();
+        let piece = |id: Option<u32>| id.and_then(|id| tokenizer.piece(id)).map(str::to_owned);
         let specials = Specials {
             bos_token: piece(tokenizer.bos()),
             eos_token: piece(tokenizer.eos()),
@@ -80,7 +79,7 @@ impl PromptBuilder {
                 self.tokenizer.encode(text, Special::Plain, &mut ids);
             }
             Input::Chat { messages, tools, variables } => {
-                let prompt = self.template.render(&chat_variables(messages, tools, variables), SystemTime::now())?;
+                let prompt = self.template.render(&chat_variables(messages, tools, variables), &WallClock::now())?;
                 ids.extend(self.tokenizer.bos().filter(|_| self.tokenizer.add_bos()));
                 let bos = ids.len();
                 for piece in &prompt.pieces {
@@ -113,8 +112,12 @@ impl PromptBuilder {
         let n_vocab = self.tokenizer.n_vocab();
         match ids.iter().find(|&&id| id as usize >= n_vocab) {
             Some(&id) => Err(Error::TokenId { id, n_vocab }),
-            None => Ok(self.tokenizer.decode(ids, false)),
+            None => Ok(self.text(ids)),
         }
+    }
+
+    fn text(&self, ids: &[u32]) -> String {
+        String::from_utf8_lossy(&self.tokenizer.decode(ids, false)).into_owned()
     }
 
     /// The text that the template makes of a conversation; of a completion its own text.
@@ -124,10 +127,10 @@ impl PromptBuilder {
     pub fn render(&self, input: &Input) -> Result<String, Error> {
         Ok(match input {
             Input::Chat { messages, tools, variables } => {
-                self.template.render(&chat_variables(messages, tools, variables), SystemTime::now())?.text()
+                self.template.render(&chat_variables(messages, tools, variables), &WallClock::now())?.text()
             }
             Input::Completion(Prompt::Text(text)) => text.clone(),
-            Input::Completion(Prompt::Tokens(ids)) => self.tokenizer.decode(ids, false),
+            Input::Completion(Prompt::Tokens(ids)) => self.text(ids),
         })
     }
 }

@@ -1,7 +1,5 @@
 //! From a request's sampling parameters, the model's and the defaults to one sampler.
 
-use std::hash::{BuildHasher, RandomState};
-
 use downshift_worker::{Request, Resume, SamplingParams};
 
 use crate::error::Error;
@@ -17,14 +15,14 @@ pub(crate) fn sampler(request: &Request, model: &SamplingParams, n_vocab: usize,
     let defaults = sampler::SamplingParams::default();
     let params = sampler::SamplingParams {
         temperature: asked.temperature.unwrap_or(defaults.temperature),
-        top_k: asked.top_k.unwrap_or(defaults.top_k),
+        top_k: asked.top_k.map_or(defaults.top_k, |n| n as usize),
         top_p: asked.top_p.unwrap_or(defaults.top_p),
         min_p: asked.min_p.unwrap_or(defaults.min_p),
         repeat_penalty: asked.repeat_penalty.unwrap_or(defaults.repeat_penalty),
         frequency_penalty: asked.frequency_penalty.unwrap_or(defaults.frequency_penalty),
         presence_penalty: asked.presence_penalty.unwrap_or(defaults.presence_penalty),
-        penalty_last_n: asked.penalty_last_n.unwrap_or(defaults.penalty_last_n),
-        seed: asked.seed.unwrap_or_else(|| RandomState::new().hash_one(request.id)),
+        penalty_last_n: asked.penalty_last_n.map_or(defaults.penalty_last_n, |n| n as usize),
+        seed: asked.seed,
         logit_bias: asked.logit_bias,
     };
     let mut sampler = Sampler::new(params, n_vocab)?;

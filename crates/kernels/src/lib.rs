@@ -93,7 +93,7 @@ impl Cpu {
             if m * k < QUANTIZE_ALONE {
                 fill(0..m);
             } else {
-                self.pool.run(&|worker, n_workers| {
+                self.pool.run(|worker: usize, n_workers: usize| {
                     let bound = |worker: usize| (m * worker / n_workers).next_multiple_of(16).min(m);
                     let end = if worker + 1 == n_workers { m } else { bound(worker + 1) };
                     fill(bound(worker)..end);
