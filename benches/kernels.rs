@@ -1,0 +1,106 @@
+//! Products of every format and instruction set, for 1 to 512 activation rows: GB/s of weights and GOPS, and their share of
+//! what the machine can read and multiply, measured in the same run.
+//!
+//! `cargo bench --bench kernels -- [--threads N] [--isa NAME] [--dtype NAME,..] [--rows N,..] [--mib N]`
+
+#![allow(clippy::print_stdout, reason = "its output is what a benchmark is for")]
+
+use downshift_kernels::{Activations, Cpu, DType, Isa, LinearJob, Matrix};
+use std::time::{Duration, Instant};
+
+/// Columns of Llama-3.2-1B's projections.
+const K: usize = 2048;
+
+struct Options {
+    threads: usize,
+    isas: Vec<Isa>,
+    dtypes: Vec<DType>,
+    rows: Vec<usize>,
+    bytes: usize,
+}
+
+fn main() {
+    let options = options();
+    // Whatever two bytes a kernel takes for an f16 scale, it is a sane number: 0.008 to 1.8.
+    let weights: Vec<u8> = (0..options.bytes).map(|i| 0x20 + (i * 7 + i / 251) as u8 % 0x20).collect();
+    println!("threads {}, weights of {} MiB, k {K}, medians", options.threads, options.bytes >> 20);
+    println!("| isa | format | rows | GB/s | of reading | GOPS | of int8 |");
+    println!("|---|---|---|---|---|---|---|");
+    for isa in &options.isas {
+        let cpu = Cpu::new(*isa, options.threads);
+        for dtype in &options.dtypes {
+            for m in &options.rows {
+                measure(&cpu, *dtype, *m, &weights);
+            }
+        }
+    }
+}
+
+fn measure(cpu: &Cpu, dtype: DType, m: usize, weights: &[u8]) {
+    let Some(row_bytes) = dtype.row_bytes(K) else { return };
+    // With many rows the arithmetic decides, and a tenth of the weights is enough of it.
+    let bytes = if m > 8 { weights.len() / 16 } else { weights.len() };
+    let n = bytes / row_bytes;
+    let weights = &weights[..n * row_bytes];
+    let Ok(weight) = Matrix::new(dtype, n, K, weights) else { return };
+    let mut acts = Activations::new(m, K);
+    for (i, x) in acts.f32_mut(m, K).iter_mut().enumerate() {
+        *x = (i % 17) as f32 - 8.0;
+    }
+    let mut out = vec![0f32; m * n];
+    let (mut times, mut reads, mut multiplies) = (Vec::new(), Vec::new(), Vec::new());
+    let start = Instant::now();
+    while times.len() < 3 || (times.len() < 9 && start.elapsed() < Duration::from_millis(700)) {
+        let begin = Instant::now();
+        acts.f32_mut(m, K);
+        cpu.quantize(&mut acts, m, K, [dtype].into_iter());
+        let job = LinearJob { weight, bias: None, out: &mut out, out_stride: n, accumulate: false };
+        cpu.linear(&acts, m, &mut [job]);
+        times.push(begin.elapsed().as_secs_f64());
+        reads.push(cpu.read_ceiling(weights));
+        multiplies.push(cpu.int8_ceiling());
+    }
+    let time = median(&mut times);
+    let (read, ops) = (weights.len() as f64 / time, (2 * m * n * K) as f64 / time);
+    println!(
+        "| {} | {} | {m} | {:.1} | {:.0}% | {:.0} | {:.0}% |",
+        cpu.isa().name(),
+        dtype.name(),
+        read / 1e9,
+        100.0 * read / median(&mut reads),
+        ops / 1e9,
+        100.0 * ops / median(&mut multiplies)
+    );
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn options() -> Options {
+    let mut options = Options {
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+        isas: Isa::available().to_vec(),
+        dtypes: DType::ALL.to_vec(),
+        rows: vec![1, 4, 8, 32, 512],
+        bytes: 256 << 20,
+    };
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let value = match arg.as_str() {
+            "--bench" => continue,
+            _ => args.next().unwrap_or_default(),
+        };
+        let number = |text: &str| text.parse().unwrap_or_else(|_| panic!("{arg}: not a number: {text:?}"));
+        match arg.as_str() {
+            "--threads" => options.threads = number(&value),
+            "--mib" => options.bytes = number(&value) << 20,
+            "--rows" => options.rows = value.split(',').map(number).collect(),
+            "--isa" => options.isas.retain(|isa| isa.name() == value),
+            "--dtype" => options.dtypes.retain(|dtype| value.split(',').any(|name| name == dtype.name())),
+            _ => panic!("unknown option {arg}"),
+        }
+    }
+    options
+}

@@ -1,0 +1,111 @@
+//! Kernels for AVX-512 with VNNI (Intel since Cascade Lake, AMD since Zen 4).
+//!
+//! One weight row at a time, straight down memory, with two levels of software prefetch: interleaving rows makes their
+//! streams compete, and without prefetch one core gets half of the bandwidth that it gets with it.
+
+#![allow(clippy::missing_safety_doc, reason = "the one condition of every function here: the target features it names")]
+
+mod ceilings;
+mod float;
+mod groups_of_16;
+mod groups_of_32;
+mod q2_k;
+mod q3_k;
+mod q4_0;
+mod q4_1;
+mod q4_k;
+mod q5_0;
+mod q5_1;
+mod q5_k;
+mod q6_k;
+mod q8_0;
+mod super_blocks;
+
+use crate::blocks::DType;
+use crate::quantize::{Activations, Form};
+use crate::scalar;
+use crate::table::{KernelTable, Kernels};
+use std::arch::asm;
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+/// All kernels of this instruction set.
+pub(crate) static TABLE: KernelTable = KernelTable { kernels, quantize, read: ceilings::read, multiply: ceilings::multiply };
+
+fn kernels(dtype: DType) -> Kernels {
+    let (form, dot_rows): (_, crate::table::DotRows) = match dtype {
+        DType::F32 => (Form::F32, float::f32),
+        DType::F16 => (Form::F32, float::f16),
+        DType::BF16 => (Form::F32, float::bf16),
+        DType::Q4_0 => (Form::Q8, groups_of_32::dot_rows::<q4_0::Q4_0>),
+        DType::Q4_1 => (Form::Q8, groups_of_32::dot_rows::<q4_1::Q4_1>),
+        DType::Q5_0 => (Form::Q8, groups_of_32::dot_rows::<q5_0::Q5_0>),
+        DType::Q5_1 => (Form::Q8, groups_of_32::dot_rows::<q5_1::Q5_1>),
+        DType::Q8_0 => (Form::Q8, groups_of_32::dot_rows::<q8_0::Q8_0>),
+        DType::Q2_K => (Form::Q8K, groups_of_16::dot_rows::<q2_k::Q2K>),
+        DType::Q3_K => (Form::Q8K, groups_of_16::dot_rows::<q3_k::Q3K>),
+        DType::Q4_K => (Form::Q8K, super_blocks::dot_rows::<q4_k::Q4K>),
+        DType::Q5_K => (Form::Q8K, super_blocks::dot_rows::<q5_k::Q5K>),
+        DType::Q6_K => (Form::Q8K, groups_of_16::dot_rows::<q6_k::Q6K>),
+        DType::IQ4_NL | DType::IQ4_XS | DType::MXFP4 => (Form::F32, scalar::dot_rows),
+    };
+    Kernels { form, dot_rows, batch: None }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn quantize(acts: &Activations, rows: Range<usize>, form: Form) {
+    // SAFETY: the caller's promise.
+    unsafe { acts.quantize(rows, form) };
+}
+
+/// Distances of the two prefetches: far enough for memory into the second level cache, and from there into the first.
+const FAR_BYTES: usize = 8192;
+const NEAR_BYTES: usize = 2048;
+
+/// Prefetches the `bytes` that come `FAR_BYTES` and `NEAR_BYTES` after `p`. They need not exist: a prefetch never faults.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn prefetch(p: *const u8, bytes: usize) {
+    let mut at = 0;
+    while at < bytes {
+        _mm_prefetch::<_MM_HINT_T1>(p.wrapping_add(FAR_BYTES + at).cast());
+        _mm_prefetch::<_MM_HINT_T0>(p.wrapping_add(NEAR_BYTES + at).cast());
+        at += 64;
+    }
+}
+
+/// `acc + a · b` over pairs of i16. In assembly because LLVM splits the intrinsic into a multiplication and an addition
+/// unless it tunes for one CPU, which costs 5-10% of a kernel.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn dpwssd(mut acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
+    // SAFETY: touches nothing but the registers named.
+    unsafe {
+        asm!("vpdpwssd {}, {}, {}", inout(zmm_reg) acc, in(zmm_reg) a, in(zmm_reg) b,
+            options(pure, nomem, nostack, preserves_flags));
+    }
+    acc
+}
+
+/// Four times sixteen bytes, the ones at `p + i * stride` in lane `i`.
+///
+/// # Safety
+/// All of them are readable.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn load_lanes(p: *const u8, stride: usize) -> __m512i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let lane = |i: usize| _mm_loadu_si128(p.add(i * stride).cast());
+        let low = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(lane(0)), lane(1));
+        _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(low, lane(2)), lane(3))
+    }
+}
+
+/// The f16 at `p` in all lanes, as f32.
+///
+/// # Safety
+/// Two bytes at `p` are readable.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn splat_f16(p: *const u8) -> __m512 {
+    // SAFETY: the caller's promise.
+    let bits = unsafe { p.cast::<i16>().read_unaligned() };
+    _mm512_cvtph_ps(_mm256_set1_epi16(bits))
+}

@@ -1,0 +1,329 @@
+//! Matrix products of activations with weights in file layout: shapes, the split over workers, and what is done to a result
+//! before it is stored. Does not own the inner loops; those are the kernels of `table.rs`.
+
+use crate::Cpu;
+use crate::activation::Activation;
+use crate::aligned::{Aligned, Number};
+use crate::blocks::DType;
+use crate::quantize::Activations;
+use crate::table::Kernels;
+use std::fmt;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The most activation rows that one call of a `DotRows` kernel takes.
+pub(crate) const ROWS_MAX: usize = 8;
+
+/// Up to so many activation rows reading the weights takes longer than multiplying them.
+const FEW_ROWS: usize = 16;
+
+/// Weight rows of one call of a kernel.
+const CHUNK: usize = 64;
+
+/// The same for many activation rows, which are all read again for each chunk.
+const BATCH_CHUNK: usize = 128;
+
+/// Jobs that share one fork and join.
+const JOBS_MAX: usize = 8;
+
+/// A weight matrix (rows, cols) in a file's own layout, at any alignment; row after row without gaps.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrix<'a> {
+    dtype: DType,
+    rows: usize,
+    cols: usize,
+    row_bytes: usize,
+    data: &'a [u8],
+}
+
+/// The bytes given do not hold the matrix described.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ShapeError {
+    /// The type of the weights.
+    pub dtype: DType,
+    /// Rows of the matrix described.
+    pub rows: usize,
+    /// Columns of the matrix described.
+    pub cols: usize,
+    /// Bytes given.
+    pub bytes: usize,
+}
+
+impl fmt::Display for ShapeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { dtype, rows, cols, bytes } = self;
+        write!(f, "{bytes} bytes do not hold {rows} rows of {cols} {} weights", dtype.name())
+    }
+}
+
+impl std::error::Error for ShapeError {}
+
+impl<'a> Matrix<'a> {
+    /// `rows` rows of `cols` weights; `data` must be exactly their bytes, and a row a whole number of blocks.
+    pub fn new(dtype: DType, rows: usize, cols: usize, data: &'a [u8]) -> Result<Self, ShapeError> {
+        dtype
+            .row_bytes(cols)
+            .filter(|bytes| bytes.checked_mul(rows) == Some(data.len()))
+            .map(|row_bytes| Self { dtype, rows, cols, row_bytes, data })
+            .ok_or(ShapeError { dtype, rows, cols, bytes: data.len() })
+    }
+
+    /// How the weights are stored.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Outputs of the product.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Inputs of the product.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Row `row`. Panics if there is no such row.
+    pub(crate) fn row(&self, row: usize) -> &'a [u8] {
+        assert!(row < self.rows, "row {row} of {}", self.rows);
+        self.bytes(row..row + 1)
+    }
+
+    /// Rows `range` as they lie in memory. Panics if there are not that many.
+    fn bytes(&self, range: Range<usize>) -> &'a [u8] {
+        &self.data[range.start * self.row_bytes..range.end * self.row_bytes]
+    }
+}
+
+/// One product of the shared input with `weight`.
+pub struct LinearJob<'a> {
+    /// (n, k)
+    pub weight: Matrix<'a>,
+    /// Added to every row of the result, (n).
+    pub bias: Option<&'a [f32]>,
+    /// (m, n), row `i` at `i * out_stride`.
+    pub out: &'a mut [f32],
+    /// At least n.
+    pub out_stride: usize,
+    /// Add to what `out` holds, as for a residual, instead of overwriting it.
+    pub accumulate: bool,
+}
+
+impl Cpu {
+    /// `out = x · Wᵀ (+ bias)` for each of `jobs`, with the `m` rows that `acts` was last quantized from; one fork and join.
+    ///
+    /// Panics if a job's shape does not fit the input or its own `out` and `bias`, or if `quantize` was not told of its type.
+    pub fn linear(&self, acts: &Activations, m: usize, jobs: &mut [LinearJob<'_>]) {
+        assert!(m <= acts.rows(), "{m} rows of {}", acts.rows());
+        for jobs in jobs.chunks_mut(JOBS_MAX) {
+            let mut products = [None; JOBS_MAX];
+            for (product, job) in products.iter_mut().zip(jobs) {
+                *product = Some(self.product(acts, m, job));
+            }
+            self.linear_once(acts, m, &products);
+        }
+    }
+
+    fn linear_once(&self, acts: &Activations, m: usize, products: &[Option<Product<'_>>; JOBS_MAX]) {
+        let weights = products.map(|product| product.map(|product| product.weight));
+        self.split(m, &weights, |job, range, scratch| {
+            let Some(Product { weight, kernels, bias, out, accumulate }) = products[job] else {
+                return;
+            };
+            let Scratch { tile, panels } = scratch;
+            let tile = at_least(tile, m * range.len());
+            compute(kernels, &weight, range.clone(), acts, m, panels, tile);
+            for (i, tile) in tile.chunks_exact(range.len()).enumerate() {
+                // SAFETY: chunks do not overlap, so nobody else has columns `range` of this job's `out`; `product` checked
+                // that it has `m` rows of `weight.rows()` columns.
+                let out = unsafe { out.row(i, range.clone()) };
+                if accumulate {
+                    out.iter_mut().zip(tile).for_each(|(out, y)| *out += y);
+                } else {
+                    out.copy_from_slice(tile);
+                }
+                if let Some(bias) = bias {
+                    out.iter_mut().zip(&bias[range.clone()]).for_each(|(out, b)| *out += b);
+                }
+            }
+        });
+    }
+
+    /// `out[m, n] = act(x · gateᵀ) * (x · upᵀ)`, the first half of a gated feed-forward layer. Panics as `linear` does.
+    pub fn gate_up(&self, acts: &Activations, m: usize, gate: Matrix<'_>, up: Matrix<'_>, act: Activation, out: &mut [f32]) {
+        assert!(m <= acts.rows(), "{m} rows of {}", acts.rows());
+        let n = gate.rows;
+        assert!(up.rows == n, "gate has {n} rows and up {}", up.rows);
+        assert!(out.len() >= m * n, "out holds {} of {m} x {n}", out.len());
+        let (gate_kernels, up_kernels) = (self.check(acts, m, &gate), self.check(acts, m, &up));
+        let out = Out { ptr: out.as_mut_ptr(), stride: n };
+        self.split(m, &[Some(gate)], |_, range, scratch| {
+            let Scratch { tile, panels } = scratch;
+            let (gate_tile, up_tile) = at_least(tile, 2 * m * range.len()).split_at_mut(m * range.len());
+            compute(gate_kernels, &gate, range.clone(), acts, m, panels, gate_tile);
+            compute(up_kernels, &up, range.clone(), acts, m, panels, up_tile);
+            let tiles = gate_tile.chunks_exact(range.len()).zip(up_tile.chunks_exact(range.len()));
+            for (i, (gate, up)) in tiles.enumerate() {
+                // SAFETY: chunks do not overlap, so nobody else has columns `range`; `out` is (m, n), as asserted.
+                let out = unsafe { out.row(i, range.clone()) };
+                self.ops.gated(act, gate, up, out);
+            }
+        });
+    }
+
+    fn product<'a>(&self, acts: &Activations, m: usize, job: &mut LinearJob<'a>) -> Product<'a> {
+        let n = job.weight.rows;
+        assert!(job.out_stride >= n, "rows of {n} at a stride of {}", job.out_stride);
+        let needed = m.saturating_sub(1) * job.out_stride + n;
+        assert!(m == 0 || job.out.len() >= needed, "out holds {} of {needed}", job.out.len());
+        assert!(job.bias.is_none_or(|bias| bias.len() == n), "a bias for other than {n} outputs");
+        Product {
+            weight: job.weight,
+            kernels: self.check(acts, m, &job.weight),
+            bias: job.bias,
+            out: Out { ptr: job.out.as_mut_ptr(), stride: job.out_stride },
+            accumulate: job.accumulate,
+        }
+    }
+
+    fn check(&self, acts: &Activations, m: usize, weight: &Matrix<'_>) -> Kernels {
+        assert!(weight.cols == acts.cols(), "{} columns for {} activations", weight.cols, acts.cols());
+        let kernels = self.table.kernels(weight.dtype);
+        assert!(acts.has(kernels.form(m)), "not quantized for {}", weight.dtype.name());
+        kernels
+    }
+
+    /// Calls `f(weight_idx, rows, scratch)` until every row of every weight has been in exactly one call.
+    /// Few activation rows: memory is what counts, and each worker gets one contiguous share of the bytes, since dynamic chunks
+    /// cost 7-12% there. Many: chunks are taken as workers become free.
+    fn split(&self, m: usize, weights: &[Option<Matrix<'_>>], f: impl Fn(usize, Range<usize>, &mut Scratch) + Sync) {
+        if m == 0 {
+            return;
+        }
+        let many = m > FEW_ROWS;
+        let chunk_rows = if many { BATCH_CHUNK } else { CHUNK };
+        let next = AtomicUsize::new(0);
+        self.pool.run(|worker: usize, n_workers: usize| {
+            let mut scratch = self.scratch[worker].lock().unwrap_or_else(|poison| poison.into_inner());
+            let total: usize = weights.iter().flatten().map(|w| w.data.len()).sum();
+            let mut first = 0;
+            let mut chunk = if many { next.fetch_add(1, Ordering::Relaxed) } else { 0 };
+            for (idx, weight) in weights.iter().flatten().enumerate() {
+                if many {
+                    let n_chunks = weight.rows.div_ceil(chunk_rows);
+                    while chunk < first + n_chunks {
+                        let start = (chunk - first) * chunk_rows;
+                        f(idx, start..weight.rows.min(start + chunk_rows), &mut scratch);
+                        chunk = next.fetch_add(1, Ordering::Relaxed);
+                    }
+                    first += n_chunks;
+                } else {
+                    let bound = |worker: usize| share(total, worker, n_workers, first, weight);
+                    let (mut start, end) = (bound(worker), bound(worker + 1));
+                    while start < end {
+                        let stop = end.min(start + chunk_rows);
+                        f(idx, start..stop, &mut scratch);
+                        start = stop;
+                    }
+                    first += weight.data.len();
+                }
+            }
+        });
+    }
+}
+
+/// The first row of `weight`, whose bytes come after `before` others, of the share of `worker`: shares are of equal bytes, but
+/// begin at multiples of 16 rows, so that two workers do not write to one cache line.
+fn share(total: usize, worker: usize, n_workers: usize, before: usize, weight: &Matrix<'_>) -> usize {
+    if worker == n_workers || weight.row_bytes == 0 {
+        return if worker == n_workers { weight.rows } else { 0 };
+    }
+    let bytes = (total as u128 * worker as u128 / n_workers as u128) as usize;
+    let row = bytes.saturating_sub(before) / weight.row_bytes;
+    row.next_multiple_of(16).min(weight.rows)
+}
+
+/// What workers need of a [`LinearJob`].
+#[derive(Clone, Copy)]
+struct Product<'a> {
+    weight: Matrix<'a>,
+    kernels: Kernels,
+    bias: Option<&'a [f32]>,
+    out: Out,
+    accumulate: bool,
+}
+
+/// A result that several workers write, each its own columns.
+#[derive(Clone, Copy)]
+struct Out {
+    ptr: *mut f32,
+    stride: usize,
+}
+
+// SAFETY: the pointer is only dereferenced in `row`, whose callers hold disjoint columns.
+unsafe impl Send for Out {}
+// SAFETY: as above.
+unsafe impl Sync for Out {}
+
+impl Out {
+    /// Columns `cols` of row `i`.
+    ///
+    /// # Safety
+    /// They lie within the slice this was made of, which is still borrowed, and nobody else reads or writes them meanwhile.
+    unsafe fn row<'a>(self, i: usize, cols: Range<usize>) -> &'a mut [f32] {
+        // SAFETY: the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.add(i * self.stride + cols.start), cols.len()) }
+    }
+}
+
+/// `tile[i, r] = x_i · w_r` for the first `m` activations and weight rows `range`.
+fn compute(
+    kernels: Kernels,
+    weight: &Matrix<'_>,
+    range: Range<usize>,
+    acts: &Activations,
+    m: usize,
+    panels: &mut Panels,
+    tile: &mut [f32],
+) {
+    let n = range.len();
+    let w = weight.bytes(range);
+    if let Some(batch) = kernels.batch(m) {
+        // SAFETY: the kernels come from the table of an `Isa`, and those exist only if the machine has them.
+        return unsafe { (batch.run)(weight.dtype, w, weight.cols, acts, m, panels, tile) };
+    }
+    for (start, tile) in (0..m).step_by(ROWS_MAX).zip(tile.chunks_mut(ROWS_MAX * n)) {
+        let rows = start..m.min(start + ROWS_MAX);
+        // SAFETY: as above.
+        unsafe { (kernels.dot_rows)(weight.dtype, w, weight.cols, acts, rows, tile) };
+    }
+}
+
+/// A worker's own buffers. They grow when a larger product than ever before comes, and stay.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    tile: Aligned<f32>,
+    panels: Panels,
+}
+
+/// The part of it that is for the kernels.
+#[derive(Default)]
+pub(crate) struct Panels {
+    weights: Aligned<u16>,
+    sums: Aligned<f32>,
+}
+
+impl Panels {
+    /// Room for so many expanded weights and so many sums, holding anything.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn weights_and_sums(&mut self, weights: usize, sums: usize) -> (&mut [u16], &mut [f32]) {
+        (at_least(&mut self.weights, weights), at_least(&mut self.sums, sums))
+    }
+}
+
+fn at_least<T: Number>(buffer: &mut Aligned<T>, len: usize) -> &mut [T] {
+    if buffer.len() < len {
+        *buffer = Aligned::zeroed(len);
+    }
+    &mut buffer[..len]
+}

@@ -1,0 +1,339 @@
+//! The input of a matrix product: rows of f32 activations, and the quantized forms that kernels read instead.
+//! Owns their layout and values. Does not choose a form; that is `table.rs`.
+
+use crate::aligned::Aligned;
+use std::ops::Range;
+
+/// How a kernel wants its activations.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Form {
+    /// As they are.
+    F32,
+    /// [`Q8`]: eight bits and a scale per 32.
+    Q8,
+    /// [`Q8K`]: eight bits and a scale per 256, times a small integer per 32.
+    Q8K,
+    /// Rounded to bfloat16, in tiles of 16 rows and 32 columns: (pair of columns, row, 2).
+    Bf16,
+    /// As `Bf16`, and what the rounding left in a second set of tiles.
+    Bf16Pair,
+}
+
+impl Form {
+    /// This and what comes with it.
+    const fn bits(self) -> u8 {
+        match self {
+            Self::Bf16Pair => 1 << Self::Bf16Pair as u8 | 1 << Self::Bf16 as u8,
+            form => 1 << form as u8,
+        }
+    }
+}
+
+/// Numbers in a tile of [`Form::Bf16`].
+const TILE: usize = 16 * 32;
+
+/// Columns are padded with zeros to a multiple of this: what the kernels with the longest stride take at a time.
+pub(crate) const PAD: usize = 1024;
+
+/// The largest multiplier of a group of 32 in [`Q8K`]. With it no kernel overflows whatever the weights: the worst is Q6_K,
+/// 2 * 63 * 127 (a pair of products) * 128 * 63 (scale and multiplier) * 2 * 4 (pairs per lane and block) < 2^31.
+const MULTIPLIER_MAX: f32 = 63.0;
+
+/// Reusable buffers for the activations of one input, planned for at most `max_rows` rows of `max_cols`.
+/// Nothing is allocated after [`Activations::new`], and buffers that no kernel of this machine reads are never touched.
+pub struct Activations {
+    max_rows: usize,
+    max_cols: usize,
+    rows: usize,
+    cols: usize,
+    forms: u8,
+    f32: Aligned<f32>,
+    q8: Q8Buffers,
+    q8k: Q8KBuffers,
+    /// The tiles of `Bf16`, and the second ones of `Bf16Pair`.
+    bf16: [Aligned<u16>; 2],
+}
+
+struct Q8Buffers {
+    qs: Aligned<i8>,
+    d: Aligned<f32>,
+    sums: Aligned<f32>,
+}
+
+struct Q8KBuffers {
+    qs: Aligned<i8>,
+    d: Aligned<f32>,
+    multipliers: Aligned<i16>,
+    multipliers16: Aligned<i16>,
+    sums: Aligned<i16>,
+    sums16: Aligned<i16>,
+}
+
+/// A row `x` in eight bits: `x[i] = d[i / 32] * q[i]`, `|q| <= 127`. Padded with zeros to a multiple of [`PAD`].
+///
+/// The quants of 128 columns (four groups of 32) are stored as the first halves of the four groups, then the second halves,
+/// since nibble formats keep the two halves of a block in the low and the high nibbles of the same bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Q8<'a> {
+    pub(crate) qs: &'a [i8],
+    /// Per 32.
+    pub(crate) d: &'a [f32],
+    /// `d` times the sum of the quants, per 32.
+    pub(crate) sums: &'a [f32],
+}
+
+/// A row `x` in eight bits: `x[i] = d[i / 256] * multipliers[i / 32] * q[i]`, `|q| <= 127`, multipliers in 1..=63, so that
+/// products with integer scales add up in integers over 256. Padded with zeros to a multiple of [`PAD`].
+#[derive(Clone, Copy)]
+pub(crate) struct Q8K<'a> {
+    pub(crate) qs: &'a [i8],
+    /// Per 256.
+    pub(crate) d: &'a [f32],
+    /// Per 32.
+    pub(crate) multipliers: &'a [i16],
+    /// The same, per 16.
+    pub(crate) multipliers16: &'a [i16],
+    /// Sum of the quants, per 32.
+    pub(crate) sums: &'a [i16],
+    /// -16 times the sum of the quants, per 16: the largest multiple that fits, of use where quants are stored with an offset.
+    pub(crate) sums16: &'a [i16],
+}
+
+impl Activations {
+    /// Buffers for `max_rows` rows of `max_cols`.
+    pub fn new(max_rows: usize, max_cols: usize) -> Self {
+        let padded = max_rows * max_cols.next_multiple_of(PAD);
+        Self {
+            max_rows,
+            max_cols,
+            rows: 0,
+            cols: 0,
+            forms: 0,
+            f32: Aligned::zeroed(max_rows * max_cols),
+            q8: Q8Buffers { qs: Aligned::zeroed(padded), d: Aligned::zeroed(padded / 32), sums: Aligned::zeroed(padded / 32) },
+            q8k: Q8KBuffers {
+                qs: Aligned::zeroed(padded),
+                d: Aligned::zeroed(padded / 256),
+                multipliers: Aligned::zeroed(padded / 32),
+                multipliers16: Aligned::zeroed(padded / 16),
+                sums: Aligned::zeroed(padded / 32),
+                sums16: Aligned::zeroed(padded / 16),
+            },
+            bf16: [0, 1].map(|_| Aligned::zeroed(max_rows.next_multiple_of(32) * max_cols.next_multiple_of(32))),
+        }
+    }
+
+    /// The rows to fill, (rows, cols) without gaps. What was quantized before is forgotten.
+    /// Panics if this is more than was planned.
+    pub fn f32_mut(&mut self, rows: usize, cols: usize) -> &mut [f32] {
+        assert!(
+            rows <= self.max_rows && cols <= self.max_cols,
+            "activations planned for {} x {}, asked for {rows} x {cols}",
+            self.max_rows,
+            self.max_cols
+        );
+        (self.rows, self.cols) = (rows, cols);
+        self.forms = Form::F32.bits();
+        &mut self.f32[..rows * cols]
+    }
+
+    /// The rows last filled, (rows, cols).
+    pub fn f32(&self) -> &[f32] {
+        &self.f32[..self.rows * self.cols]
+    }
+
+    /// Bytes reserved (resident only once touched).
+    pub fn bytes(&self) -> usize {
+        Self::bytes_for(self.max_rows, self.max_cols)
+    }
+
+    /// Bytes that [`Activations::new`] reserves.
+    pub fn bytes_for(max_rows: usize, max_cols: usize) -> usize {
+        let padded = max_rows * max_cols.next_multiple_of(PAD);
+        let q8 = padded + padded / 32 * 2 * size_of::<f32>();
+        let q8k = padded + padded / 256 * size_of::<f32>() + (padded / 16 + padded / 32) * 2 * size_of::<i16>();
+        max_rows * max_cols * size_of::<f32>() + q8 + q8k + 2 * max_rows.next_multiple_of(32) * max_cols.next_multiple_of(32) * size_of::<u16>()
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(crate) fn cols(&self) -> usize {
+        self.cols
+    }
+
+    pub(crate) fn has(&self, form: Form) -> bool {
+        self.forms & 1 << form as u8 != 0
+    }
+
+    pub(crate) fn f32_row(&self, row: usize) -> &[f32] {
+        &self.f32[row * self.cols..(row + 1) * self.cols]
+    }
+
+    /// Row `row` in eight bits with a scale per 32. Meaningful only if `has(Form::Q8)`.
+    pub(crate) fn q8_row(&self, row: usize) -> Q8<'_> {
+        let padded = self.cols.next_multiple_of(PAD);
+        Q8 {
+            qs: &self.q8.qs[row * padded..][..padded],
+            d: &self.q8.d[row * padded / 32..][..padded / 32],
+            sums: &self.q8.sums[row * padded / 32..][..padded / 32],
+        }
+    }
+
+    /// Row `row` in eight bits with a scale per 256. Meaningful only if `has(Form::Q8K)`.
+    pub(crate) fn q8k_row(&self, row: usize) -> Q8K<'_> {
+        let padded = self.cols.next_multiple_of(PAD);
+        Q8K {
+            qs: &self.q8k.qs[row * padded..][..padded],
+            d: &self.q8k.d[row * padded / 256..][..padded / 256],
+            multipliers: &self.q8k.multipliers[row * padded / 32..][..padded / 32],
+            multipliers16: &self.q8k.multipliers16[row * padded / 16..][..padded / 16],
+            sums: &self.q8k.sums[row * padded / 32..][..padded / 32],
+            sums16: &self.q8k.sums16[row * padded / 16..][..padded / 16],
+        }
+    }
+
+    /// The tiles of 16 rows from `16 tile_row` on, of each part, for the one who fills them.
+    ///
+    /// # Safety
+    /// Nobody else reads or writes the tiles of these rows.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) unsafe fn bf16_tiles_mut(&self, tile_row: usize) -> [&mut [u16]; 2] {
+        let len = self.cols.div_ceil(32) * TILE;
+        // SAFETY: the caller's promise.
+        [0, 1].map(|part| unsafe { self.bf16[part].shared_mut(tile_row * len..(tile_row + 1) * len) })
+    }
+
+    /// `steps` tiles from step `start` on, of the rows from `16 tile_row` on.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn bf16_tiles(&self, part: usize, tile_row: usize, start: usize, steps: usize) -> &[u16] {
+        let len = self.cols.div_ceil(32) * TILE;
+        &self.bf16[part][tile_row * len + start * TILE..][..steps * TILE]
+    }
+
+    /// These forms are now filled in.
+    pub(crate) fn add(&mut self, form: Form) {
+        self.forms |= form.bits();
+    }
+
+    /// Fills one of the quantized forms of rows `rows`.
+    ///
+    /// # Safety
+    /// Nobody else reads or writes that form of these rows.
+    #[inline(always)]
+    pub(crate) unsafe fn quantize(&self, rows: Range<usize>, form: Form) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match form {
+                Form::Q8 => self.quantize_q8(rows),
+                Form::Q8K => self.quantize_q8k(rows),
+                Form::F32 | Form::Bf16 | Form::Bf16Pair => {}
+            }
+        }
+    }
+
+    /// Fills the form [`Q8`] of rows `rows`.
+    ///
+    /// Always inlined, here and below, so that an instruction set's function around it compiles it for that set.
+    #[inline(always)]
+    unsafe fn quantize_q8(&self, rows: Range<usize>) {
+        let padded = self.cols.next_multiple_of(PAD);
+        for row in rows {
+            let x = self.f32_row(row);
+            let whole = row * padded..(row + 1) * padded;
+            let groups = whole.start / 32..whole.end / 32;
+            // SAFETY: the caller's promise.
+            let (qs, d, sums) =
+                unsafe { (self.q8.qs.shared_mut(whole), self.q8.d.shared_mut(groups.clone()), self.q8.sums.shared_mut(groups)) };
+            for (g, (d, sum)) in d.iter_mut().zip(sums).enumerate() {
+                let x = group(x, g);
+                let q = quants(&x, 127.0 / max_abs(&x));
+                *d = max_abs(&x) / 127.0;
+                *sum = *d * q.iter().map(|q| i32::from(*q)).sum::<i32>() as f32;
+                let at = g / 4 * 128 + g % 4 * 16;
+                qs[at..at + 16].copy_from_slice(&q[..16]);
+                qs[at + 64..at + 80].copy_from_slice(&q[16..]);
+            }
+        }
+    }
+
+    /// Fills the form [`Q8K`] of rows `rows`.
+    #[inline(always)]
+    unsafe fn quantize_q8k(&self, rows: Range<usize>) {
+        let padded = self.cols.next_multiple_of(PAD);
+        for row in rows {
+            let x = self.f32_row(row);
+            let per = |n: usize| row * padded / n..(row + 1) * padded / n;
+            let q8k = &self.q8k;
+            // SAFETY: the caller's promise.
+            let (qs, d, multipliers, multipliers16, sums, sums16) = unsafe {
+                (
+                    q8k.qs.shared_mut(per(1)),
+                    q8k.d.shared_mut(per(256)),
+                    q8k.multipliers.shared_mut(per(32)),
+                    q8k.multipliers16.shared_mut(per(16)),
+                    q8k.sums.shared_mut(per(32)),
+                    q8k.sums16.shared_mut(per(16)),
+                )
+            };
+            for block in 0..padded / 256 {
+                let mut maxima = [0f32; 8];
+                for (g, max) in maxima.iter_mut().enumerate() {
+                    *max = max_abs(&group(x, block * 8 + g));
+                }
+                let max = f32::from_bits(maxima.iter().fold(0, |max, x| x.to_bits().max(max)));
+                let unit = max / (127.0 * MULTIPLIER_MAX);
+                d[block] = unit;
+                for (g, max_abs) in maxima.iter().enumerate() {
+                    // The smallest step that reaches the group's maximum; the 0.999 keeps the block's own maximum at 63.
+                    let multiplier = (max_abs / (127.0 * unit) + 0.999).clamp(1.0, MULTIPLIER_MAX).trunc();
+                    let q = quants(&group(x, block * 8 + g), 1.0 / (unit * multiplier));
+                    let at = block * 8 + g;
+                    qs[at * 32..][..32].copy_from_slice(&q);
+                    let sum = |q: &[i8]| q.iter().map(|q| i16::from(*q)).sum::<i16>();
+                    let halves = [sum(&q[..16]), sum(&q[16..])];
+                    sums[at] = halves[0] + halves[1];
+                    sums16[at * 2..][..2].copy_from_slice(&halves.map(|sum| -16 * sum));
+                    multipliers[at] = multiplier as i16;
+                    multipliers16[at * 2..][..2].fill(multiplier as i16);
+                }
+            }
+        }
+    }
+}
+
+/// Group `g` of 32, zeros beyond the end.
+#[inline(always)]
+fn group(x: &[f32], g: usize) -> [f32; 32] {
+    let mut group = [0f32; 32];
+    let start = (g * 32).min(x.len());
+    let end = (start + 32).min(x.len());
+    group[..end - start].copy_from_slice(&x[start..end]);
+    group
+}
+
+/// Compared as bits: for numbers without a sign these have the same order, and NaN comes out on top, so that one in the
+/// input is one in the scale and is not lost.
+#[inline(always)]
+fn max_abs(x: &[f32; 32]) -> f32 {
+    let max = x.iter().fold(0, |max, x| (x.to_bits() & 0x7fff_ffff).max(max));
+    f32::from_bits(max)
+}
+
+/// `x / step` rounded to the nearest integer within -127..=127; the reciprocal of a zero step gives zeros.
+#[inline(always)]
+fn quants(x: &[f32; 32], per_step: f32) -> [i8; 32] {
+    // Adding 1.5 * 2^23 leaves the nearest integer in the low bits of the sum, without a conversion that saturates.
+    const MAGIC: f32 = 12_582_912.0;
+    let per_step = if per_step.is_finite() { per_step } else { 0.0 };
+    let mut q = [0i8; 32];
+    for (q, x) in q.iter_mut().zip(x) {
+        let scaled = x * per_step;
+        let clamped = if scaled > 127.0 { 127.0 } else { scaled };
+        let clamped = if clamped < -127.0 { -127.0 } else { clamped };
+        let clamped = if clamped.is_nan() { 0.0 } else { clamped };
+        *q = (clamped + MAGIC).to_bits() as i8;
+    }
+    q
+}

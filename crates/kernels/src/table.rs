@@ -1,0 +1,94 @@
+//! The kernels of each instruction set: one static table an [`Isa`], one entry a format.
+//! Does not own threads or shapes; that is `matmul.rs`.
+
+#[cfg(target_arch = "x86_64")]
+use crate::arch::{amx, avx512_vnni};
+use crate::blocks::DType;
+use crate::isa::{Isa, Tier};
+use crate::matmul::Panels;
+use crate::quantize::{Activations, Form};
+use crate::scalar;
+use std::ops::Range;
+
+/// Products of a few activation rows (at most `matmul::ROWS_MAX`) with consecutive weight rows:
+/// `(dtype, w, k, acts, rows, out)`, `out[i, r] = x_i · w_r`, `out` being (rows, rows of w).
+///
+/// # Safety
+/// The machine must have the instruction set of the table that the function is taken from. Shapes are checked inside.
+pub(crate) type DotRows = unsafe fn(DType, &[u8], usize, &Activations, Range<usize>, &mut [f32]);
+
+/// Products of many activation rows: `(dtype, w, k, acts, m, panels, out)`, with the first `m` rows, otherwise as [`DotRows`].
+///
+/// # Safety
+/// As for [`DotRows`].
+pub(crate) type RunBatch = unsafe fn(DType, &[u8], usize, &Activations, usize, &mut Panels, &mut [f32]);
+
+/// Fills one form of some rows (from a multiple of 16 on) of activations.
+///
+/// # Safety
+/// As for [`DotRows`], and nobody else reads or writes that form of these rows.
+pub(crate) type Quantize = unsafe fn(&Activations, Range<usize>, Form);
+
+/// A kernel that expands weights first, worth it for many activation rows.
+#[derive(Clone, Copy)]
+pub(crate) struct Batch {
+    /// Worth it from here on.
+    pub(crate) min_rows: usize,
+    /// How it wants the activations.
+    pub(crate) form: Form,
+    pub(crate) run: RunBatch,
+}
+
+/// The kernels of one format in one instruction set.
+#[derive(Clone, Copy)]
+pub(crate) struct Kernels {
+    pub(crate) form: Form,
+    pub(crate) dot_rows: DotRows,
+    pub(crate) batch: Option<Batch>,
+}
+
+impl Kernels {
+    /// The kernel for `m` activation rows, if it is one for many.
+    pub(crate) fn batch(&self, m: usize) -> Option<Batch> {
+        self.batch.filter(|batch| m >= batch.min_rows)
+    }
+
+    /// How the kernel for `m` activation rows wants them.
+    pub(crate) fn form(&self, m: usize) -> Form {
+        self.batch(m).map_or(self.form, |batch| batch.form)
+    }
+}
+
+/// The kernels of one instruction set.
+pub(crate) struct KernelTable {
+    pub(crate) kernels: fn(DType) -> Kernels,
+    pub(crate) quantize: Quantize,
+    /// Reads bytes and returns something that depends on them, as fast as the kernels could.
+    pub(crate) read: unsafe fn(&[u8]) -> u64,
+    /// Multiplies bytes for so many rounds and returns the multiplications and additions made.
+    pub(crate) multiply: unsafe fn(usize) -> usize,
+}
+
+impl KernelTable {
+    pub(crate) fn of(isa: Isa) -> &'static Self {
+        match isa.0 {
+            Tier::Scalar => &SCALAR,
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx512Vnni => &avx512_vnni::TABLE,
+            #[cfg(target_arch = "x86_64")]
+            Tier::Amx => &amx::TABLE,
+        }
+    }
+
+    /// The kernels for weights of this type.
+    pub(crate) fn kernels(&self, dtype: DType) -> Kernels {
+        (self.kernels)(dtype)
+    }
+}
+
+static SCALAR: KernelTable = KernelTable {
+    kernels: |_| Kernels { form: Form::F32, dot_rows: scalar::dot_rows, batch: None },
+    quantize: |_, _, _| {},
+    read: |bytes| bytes.as_chunks::<8>().0.iter().fold(0, |sum, b| sum ^ u64::from_le_bytes(*b)),
+    multiply: scalar::multiply,
+};
