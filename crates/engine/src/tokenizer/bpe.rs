@@ -110,7 +110,7 @@ impl Encoder<'_> {
             return;
         }
         if let Some(id) = whole
-            && self.bpe.pre.whole_lines
+            && self.bpe.pre.is_gemma4
             && word.iter().all(|&byte| byte == b'\n')
         {
             out.push(id);

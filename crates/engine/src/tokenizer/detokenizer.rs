@@ -24,7 +24,7 @@ impl<'t> Detokenizer<'t> {
         Self {
             tokenizer,
             held: Vec::new(),
-            strip_space: tokenizer.adds_space() && !ordinary,
+            strip_space: tokenizer.strip_space && !ordinary,
             show_control: false,
         }
     }

@@ -38,6 +38,9 @@ pub enum TokenizerError {
         /// Their length in bytes together.
         n_bytes: usize,
     },
+    /// A WordPiece or Unigram vocabulary is too large to be searched.
+    #[error("the tokens have more than 2^24 different beginnings together")]
+    TooManyPrefixes,
     /// A special token's id is not in the vocabulary.
     #[error("{key} is {found}, but the vocabulary has only {n_tokens} tokens")]
     IdOutOfRange {

@@ -2,10 +2,10 @@
 //! Reading them is most of the time a tokenizer takes to load, so look-ups go side by side, on
 //! several threads.
 
+use std::collections::HashMap;
 use std::num::NonZero;
 
 use foldhash::fast::RandomState;
-use hashbrown::HashMap;
 
 use super::TokenizerError;
 use super::index::Query;
@@ -62,8 +62,12 @@ impl Merges {
         if id != NO_ID {
             return id;
         }
+        if let Some(&known) = self.extra.get(spelling) {
+            return known;
+        }
         let new = (vocab.len() + self.extra.len()) as u32;
-        *self.extra.entry_ref(spelling).or_insert(new)
+        self.extra.insert(spelling.to_vec(), new);
+        new
     }
 
     /// What two neighbours become.

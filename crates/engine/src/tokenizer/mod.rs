@@ -4,6 +4,7 @@
 //! Token ids agree with llama.cpp's, but for one thing: plain text never becomes a control token.
 
 mod bpe;
+mod charsmap;
 mod classes;
 mod detokenizer;
 mod error;
@@ -15,7 +16,10 @@ mod roles;
 mod rules;
 mod special;
 mod spm;
+mod trie;
+mod unigram;
 mod vocab;
+mod wordpiece;
 
 use std::borrow::Cow;
 
@@ -30,7 +34,9 @@ use pretokenize::{Alphabet, PreTokenizer};
 use roles::{Defaults, Roles};
 use special::{Fragment, SpecialTokens};
 use spm::Spm;
+use unigram::Unigram;
 use vocab::Vocab;
+use wordpiece::WordPiece;
 
 const MODEL: &str = "tokenizer.ggml.model";
 const PRE: &str = "tokenizer.ggml.pre";
@@ -47,15 +53,60 @@ pub struct Tokenizer {
     model: Model,
     roles: Roles,
     special: SpecialTokens,
-    add_bos: bool,
-    add_eos: bool,
+    begin: Option<u32>,
+    end: Option<u32>,
     add_space: bool,
+    strip_space: bool,
     warnings: Vec<String>,
+}
+
+/// The kinds of vocabularies that `tokenizer.ggml.model` names.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Bpe,
+    Gemma4,
+    Spm,
+    WordPiece,
+    Unigram,
+}
+
+impl Kind {
+    fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "gpt2" => Self::Bpe,
+            "gemma4" => Self::Gemma4,
+            "llama" => Self::Spm,
+            "bert" => Self::WordPiece,
+            "t5" => Self::Unigram,
+            _ => return None,
+        })
+    }
+
+    fn defaults(self) -> Defaults {
+        let none = Defaults::default();
+        match self {
+            Self::Bpe | Self::Gemma4 => none,
+            Self::Spm => Defaults { bos: Some(1), eos: Some(2), unknown: Some(0), ..none },
+            Self::WordPiece => Defaults {
+                bos: Some(101),
+                unknown: Some(100),
+                separator: Some(102),
+                padding: Some(0),
+                mask: Some(103),
+                ..none
+            },
+            Self::Unigram => {
+                Defaults { eos: Some(1), unknown: Some(2), padding: Some(0), ..none }
+            }
+        }
+    }
 }
 
 enum Model {
     Bpe(Box<Bpe>),
     Spm(Box<Spm>),
+    WordPiece(Box<WordPiece>),
+    Unigram(Box<Unigram>),
 }
 
 impl Tokenizer {
@@ -63,36 +114,49 @@ impl Tokenizer {
     pub fn from_metadata(m: &Metadata) -> Result<Self, TokenizerError> {
         let name = m.string(MODEL)?.ok_or_else(|| m.missing(MODEL))?;
         let mut warnings = Vec::new();
-        let (scored, defaults, adds) = match name {
-            "gpt2" | "gemma4" => (false, Defaults::default(), (false, false, false)),
-            "llama" => {
-                let (bos, eos, unknown) = (Some(1), Some(2), Some(0));
-                (true, Defaults { bos, eos, unknown, ..Defaults::default() }, (true, false, true))
-            }
-            found => return Err(TokenizerError::UnknownModel { found: found.to_owned() }),
-        };
-        let mut vocab = Vocab::read(m, scored)?;
+        let kind = Kind::named(name)
+            .ok_or_else(|| TokenizerError::UnknownModel { found: name.to_owned() })?;
+        let mut vocab = Vocab::read(m, matches!(kind, Kind::Spm | Kind::Unigram))?;
         vocab.check_byte_tokens()?;
         if vocab.n_duplicates() > 0 {
             let n = vocab.n_duplicates();
             warnings.push(format!("{n} tokens have the spelling of another; the last of them is used"));
         }
-        let roles = Roles::read(m, &mut vocab, defaults)?;
-        let (mut add_bos, add_eos, add_space) = adds;
-        let model = match name {
-            "llama" => Model::Spm(Box::new(Spm::new(&vocab, roles.unknown))),
-            _ => {
-                let pre = pre_tokenizer(m, name, &mut warnings)?;
-                add_bos = pre.add_bos;
+        let roles = Roles::read(m, &mut vocab, kind.defaults())?;
+        let special = SpecialTokens::new(m, &vocab, &roles)?;
+        let add_space = m.boolean(ADD_SPACE)?.unwrap_or(kind == Kind::Spm);
+        let mut add_bos = matches!(kind, Kind::Spm | Kind::WordPiece);
+        let mut needs_bos = false;
+        let model = match kind {
+            Kind::Spm => Model::Spm(Box::new(Spm::new(&vocab, roles.unknown))),
+            Kind::WordPiece => {
+                Model::WordPiece(Box::new(WordPiece::read(m, &vocab, roles.unknown)?))
+            }
+            Kind::Unigram => {
+                Model::Unigram(Box::new(Unigram::read(m, &vocab, roles.unknown, add_space)?))
+            }
+            Kind::Bpe | Kind::Gemma4 => {
+                let pre = pre_tokenizer(m, kind, &mut warnings)?;
+                (add_bos, needs_bos) = (pre.add_bos, pre.is_gemma4);
                 let merges_optional = m.string(PRE)? == Some("kimi-k2");
                 Model::Bpe(Box::new(Bpe::read(m, &vocab, pre, merges_optional)?))
             }
         };
-        let special = SpecialTokens::new(m, &vocab, &roles)?;
-        let add_bos = m.boolean(ADD_BOS)?.unwrap_or(add_bos) && roles.bos.is_some();
-        let add_eos = m.boolean(ADD_EOS)?.unwrap_or(add_eos) && roles.eos.is_some();
-        let add_space = m.boolean(ADD_SPACE)?.unwrap_or(add_space);
-        Ok(Self { vocab, model, roles, special, add_bos, add_eos, add_space, warnings })
+        // Files of Gemma 4 that say it needs none are wrong.
+        let add_bos = m.boolean(ADD_BOS)?.unwrap_or(add_bos) || needs_bos;
+        let add_eos = m.boolean(ADD_EOS)?.unwrap_or(kind == Kind::Unigram);
+        let end = if kind == Kind::WordPiece { roles.separator } else { roles.eos.filter(|_| add_eos) };
+        Ok(Self {
+            begin: roles.bos.filter(|_| add_bos),
+            end,
+            strip_space: add_space || kind == Kind::WordPiece,
+            vocab,
+            model,
+            roles,
+            special,
+            add_space,
+            warnings,
+        })
     }
 
     /// Appends the tokens of `text` to `out`, without a beginning or end of text.
@@ -119,6 +183,8 @@ impl Tokenizer {
             };
             match &self.model {
                 Model::Bpe(bpe) => bpe.encode(&self.vocab, text, out),
+                Model::WordPiece(wordpiece) => wordpiece.encode(text, out),
+                Model::Unigram(unigram) => unigram.encode(&self.vocab, text, out),
                 Model::Spm(spm) => {
                     spm.encode(&self.vocab, text, self.add_space && after_special, out);
                 }
@@ -152,7 +218,7 @@ impl Tokenizer {
                 continue;
             }
             let Some(bytes) = self.token_bytes(id) else { continue };
-            let added = self.add_space && text.is_empty();
+            let added = self.strip_space && text.is_empty();
             let bytes = &bytes[..];
             text.extend_from_slice(if added { bytes.strip_prefix(b" ").unwrap_or(bytes) } else { bytes });
         }
@@ -161,17 +227,22 @@ impl Tokenizer {
 
     /// Whether a beginning-of-text token belongs before a text.
     pub fn add_bos(&self) -> bool {
-        self.add_bos
+        self.begin.is_some()
     }
 
-    /// Whether an end-of-text token belongs after a text.
+    /// Whether a token belongs after a text: see [`Tokenizer::end`].
     pub fn add_eos(&self) -> bool {
-        self.add_eos
+        self.end.is_some()
     }
 
-    /// Whether a space is added to a text's beginning, and after special tokens.
-    pub fn adds_space(&self) -> bool {
-        self.add_space
+    /// The token that belongs before a text, if one does.
+    pub fn begin(&self) -> Option<u32> {
+        self.begin
+    }
+
+    /// The token that belongs after a text, if one does: end of text, or BERT's separator.
+    pub fn end(&self) -> Option<u32> {
+        self.end
     }
 
     /// The beginning-of-text token.
@@ -260,11 +331,11 @@ impl Tokenizer {
 
 fn pre_tokenizer(
     m: &Metadata,
-    model: &str,
+    kind: Kind,
     warnings: &mut Vec<String>,
 ) -> Result<PreTokenizer, TokenizerError> {
     let name = match m.string(PRE)? {
-        _ if model == "gemma4" => "gemma4",
+        _ if kind == Kind::Gemma4 => "gemma4",
         None | Some("") => {
             warnings.push(format!(
                 "{PRE} is missing, so that text is split by the default rules; answers may be worse"

@@ -16,8 +16,8 @@ pub(super) struct PreTokenizer {
     pub(super) add_bos: bool,
     /// How the characters of pieces stand for text.
     pub(super) alphabet: Alphabet,
-    /// Line ends that are a token together are that token: Gemma 4 has no merges for them.
-    pub(super) whole_lines: bool,
+    /// Gemma 4's: line ends that are a token together are that token, with no merges for them.
+    pub(super) is_gemma4: bool,
 }
 
 /// How the characters of a BPE vocabulary's pieces stand for text.
@@ -76,15 +76,15 @@ impl PreTokenizer {
             "laguna" => (LAGUNA, false),
             _ => return None,
         };
-        let add_bos = matches!(name, "tekken" | "chameleon" | "gemma4" | "granite-embed-multi-311m")
+        let add_bos = matches!(name, "tekken" | "chameleon")
             || (ignore_merges && std::ptr::eq(rules, LLAMA3) && !name.starts_with("glm"));
         let alphabet = match name {
             "gemma4" | "granite-embed-multi-311m" | "sarvam-moe" => Alphabet::TextEscaped,
             "whitespace" => Alphabet::Text,
             _ => Alphabet::Bytes,
         };
-        let whole_lines = matches!(name, "gemma4" | "granite-embed-multi-311m");
-        Some(Self { rules, ignore_merges, add_bos, alphabet, whole_lines })
+        let is_gemma4 = matches!(name, "gemma4" | "granite-embed-multi-311m");
+        Some(Self { rules, ignore_merges, add_bos, alphabet, is_gemma4 })
     }
 
     /// Calls `emit` with the words of `text` in order: all of `text`, nothing empty.
