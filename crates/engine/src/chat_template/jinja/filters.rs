@@ -240,12 +240,20 @@ fn by_attribute(value: &Value, attr: Option<&Value>) -> Result<Value> {
 
 /// Pairs of what to compare by, and item.
 fn keyed(items: Vec<Value>, attr: Option<&Value>, case_sensitive: bool, budget: &Budget) -> Result<Vec<(Value, Value)>> {
-    let key = |value: &Value| match by_attribute(value, attr)? {
+    let fold = |value: Value| match value {
         Value::Str(s) if !case_sensitive => {
             budget.spend(s.as_str().len())?;
             Ok(Value::Str(s.derived(s.as_str().to_lowercase())))
         }
         other => Ok(other),
+    };
+    let key = |item: &Value| match attr {
+        // Several attributes: the second decides where the first is equal.
+        Some(Value::Str(names)) if names.as_str().contains(',') => {
+            let parts = names.as_str().split(',').map(|name| fold(by_attribute(item, Some(&Value::str(name)))?));
+            Value::tuple(parts.collect::<Result<_>>()?)
+        }
+        attr => fold(by_attribute(item, attr)?),
     };
     items.into_iter().map(|item| Ok((key(&item)?, item))).collect()
 }
@@ -319,6 +327,8 @@ fn urlencode(value: &Value, budget: &Budget) -> Result<Value> {
             let c = char::from(b);
             if c.is_ascii_alphanumeric() || "_.-~".contains(c) || safe.contains(c) {
                 out.push(c);
+            } else if c == ' ' && safe.is_empty() {
+                out.push('+');
             } else {
                 out.push_str(&format!("%{b:02X}"));
             }
@@ -347,13 +357,11 @@ fn indent(value: &Value, args: &Args, budget: &Budget) -> Result<Value> {
             Str::trusted(" ".repeat(width))
         }
     };
-    let s = to_str(value, budget)?;
-    // As Jinja2: a newline is added, then lines are split, so that a trailing newline is kept.
-    let split = methods::call(&Value::Str(s), "splitlines", &Args::default(), budget)?;
+    let s = text(value, "indent")?.as_str();
+    let split = methods::call(value, "splitlines", &Args::default(), budget)?;
     let mut lines = split.iterate(budget)?;
-    if let Value::Str(s) = value
-        && (s.as_str().is_empty() || s.as_str().ends_with('\n'))
-    {
+    // Jinja2 adds a newline before it splits, so that one at the end is kept.
+    if s.is_empty() || s.ends_with('\n') {
         lines.push(Value::str(""));
     }
     let mut out = StrBuf::default();
@@ -503,16 +511,23 @@ fn groupby(value: &Value, args: &Args, budget: &Budget) -> Result<Value> {
         }
     }
     let pairs = items.into_iter().map(|(k, v)| Ok((k.clone(), Value::tuple(vec![k, v])?))).collect::<Result<Vec<_>>>()?;
-    let mut groups: Vec<(Value, Vec<Value>)> = Vec::new();
+    // What is compared, what is shown, and the items. Names that differ in case only are one group, shown as
+    // its first item has it.
+    let mut groups: Vec<(Value, Value, Vec<Value>)> = Vec::new();
     for pair in sorted(pairs, false, budget)? {
         let Value::Tuple(pair) = pair else { continue };
         let (key, item) = (&pair.items[0], pair.items[1].clone());
         match groups.last_mut() {
-            Some((last, group)) if equal(last, key, budget)? => group.push(item),
-            _ => groups.push((if case_sensitive { key.clone() } else { by_attribute(&item, attr.as_ref())? }, vec![item])),
+            Some((last, _, group)) if equal(last, key, budget)? => group.push(item),
+            _ => {
+                let shown = if case_sensitive { key.clone() } else { by_attribute(&item, attr.as_ref())? };
+                let absent = matches!(shown, Value::Undefined(_));
+                groups.push((key.clone(), if absent { key.clone() } else { shown }, vec![item]));
+            }
         }
     }
-    Value::list(groups.into_iter().map(|(key, group)| Value::tuple(vec![key, Value::list(group)?])).collect::<Result<_>>()?)
+    let group = |(_, shown, items)| Value::tuple(vec![shown, Value::list(items)?]);
+    Value::list(groups.into_iter().map(group).collect::<Result<_>>()?)
 }
 
 fn batch(name: &str, value: &Value, args: &Args, budget: &Budget) -> Result<Value> {

@@ -78,7 +78,7 @@ impl Lexer<'_> {
             self.at = start + 2 + usize::from(matches!(mark, Some(b'-' | b'+')));
             match tag {
                 Tag::Comment => self.comment()?,
-                Tag::Block if self.raw_tag("raw").is_some() => self.raw_block()?,
+                Tag::Block if self.raw_tag("raw").is_some_and(|(_, mark)| mark != Some(b'+')) => self.raw_block()?,
                 Tag::Block => self.tag(start, Token::BlockStart, Token::BlockEnd)?,
                 Tag::Print => self.tag(start, Token::PrintStart, Token::PrintEnd)?,
             }

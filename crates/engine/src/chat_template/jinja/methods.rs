@@ -234,7 +234,10 @@ fn str_method(s: &Str, name: &str, args: &Args, budget: &Budget) -> Result<Value
         "startswith" | "endswith" => {
             let [prefix, start, end] = args.bind(name, ["prefix", "start", "end"])?;
             let prefix = prefix.ok_or_else(|| Fault::error(format!("{name} expected at least 1 argument, got 0")))?;
-            let part = window(whole, start.as_ref(), end.as_ref(), name)?.map_or("", |w| &whole[w]);
+            let Some(window) = window(whole, start.as_ref(), end.as_ref(), name)? else {
+                return Ok(Value::Bool(false));
+            };
+            let part = &whole[window];
             let options = match &prefix {
                 Value::Tuple(t) => t.items.as_slice(),
                 Value::List(_) => return Err(Fault::error(format!("{name} first arg must be str or a tuple of str, not list"))),
@@ -447,10 +450,7 @@ fn split_spaces(s: &Str, limit: usize, from_right: bool) -> Vec<Str> {
         }
         let rest = &whole[start..end];
         if parts.len() == limit {
-            let rest = if from_right { rest.trim_start_matches(is_space) } else { rest };
-            if !rest.is_empty() {
-                parts.push(s.slice(end - rest.len(), end));
-            }
+            parts.push(s.slice(end - rest.len(), end));
             break;
         }
         if from_right {

@@ -380,8 +380,7 @@ pub(super) fn slice(value: &Value, bounds: [Option<Value>; 3], budget: &Budget) 
             None | Some(Value::None) => None,
             Some(Value::Int(i)) => Some(*i),
             Some(Value::Bool(b)) => Some((*b).into()),
-            // Python raises TypeError, which Jinja2 takes for a missing item.
-            Some(_) => return Ok(missing(value, "slice")),
+            Some(_) => return Err(Fault::error("slice indices must be integers or None")),
         };
     }
     if at[2] == Some(0) {
@@ -406,7 +405,7 @@ pub(super) fn slice(value: &Value, bounds: [Option<Value>; 3], budget: &Budget) 
             let items = picked(items.len(), at).into_iter().map(|i| items[i].clone()).collect();
             if matches!(value, Value::Tuple(_)) { Value::tuple(items) } else { Value::list(items) }
         }
-        _ => Ok(missing(value, "slice")),
+        _ => Err(Fault::error(format!("'{}' object can't be sliced", value.type_name()))),
     }
 }
 
