@@ -1,5 +1,6 @@
 //! Loads one model: file, tokenizer, template and weights become a session that can step.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use downshift_kernels::rope::Rope;
@@ -8,7 +9,7 @@ use downshift_worker::{Device, Footprint, KvType, ModelInfo, ModelKind};
 use crate::error::Error;
 use crate::footprint;
 use crate::kv_cache::BlockPool;
-use crate::layers::{CandleArm, CpuArm, Loader, ShapeCheck};
+use crate::layers::{CandleArm, CpuArm, ShapeCheck};
 use crate::model_config::ModelConfig;
 use crate::models::{Decoder, Forward, Weights};
 use crate::prompt::PromptBuilder;
@@ -116,7 +117,13 @@ impl Model {
         let n_blocks = BlockPool::blocks_for(options.context as usize);
         let decoder: Box<dyn Forward> = match options.device {
             Device::Cpu => {
-                self.gguf.populate(options.threads, progress);
+                let total = self.gguf.tensors().filter_map(|tensor| tensor.size_bytes()).sum();
+                let told = |done: u64| {
+                    progress(done, total);
+                    ControlFlow::Continue(())
+                };
+                // It always runs to its end: `told` never breaks.
+                let _ = self.gguf.populate(options.threads, &told)?;
                 let arm = CpuArm::new(&self.config, rope, n_blocks, options.kv_type, options.threads)?;
                 let weights = Weights::load(&arm, &self.gguf, &self.config)?;
                 Box::new(Decoder::new(arm, weights))

@@ -2,7 +2,7 @@
 //! and two threads never write to one pair. Zeroed by the system: pages that are never touched cost nothing.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
 
 const ALIGN: usize = 128;
@@ -42,8 +42,26 @@ impl<T: Number> Aligned<T> {
         }
     }
 
+    /// Part of the buffer, for writers that share it. Panics if `range` is not within it.
+    ///
+    /// # Safety
+    /// While the slice is used, nobody else reads or writes these values.
+    #[allow(clippy::mut_from_ref, reason = "that is its purpose; the caller answers for it")]
+    pub(crate) unsafe fn shared_mut(&self, range: Range<usize>) -> &mut [T] {
+        assert!(range.start <= range.end && range.end <= self.len);
+        // SAFETY: within the buffer, whose values are never uninitialized; the pointer comes from the allocation itself, not
+        // from a borrow of it, and the caller answers for other readers and writers.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr().add(range.start), range.len()) }
+    }
+
     fn layout(len: usize) -> Layout {
         Layout::array::<T>(len).and_then(|layout| layout.align_to(ALIGN)).expect("a buffer's size fits in an isize")
+    }
+}
+
+impl<T: Number> Default for Aligned<T> {
+    fn default() -> Self {
+        Self::zeroed(0)
     }
 }
 

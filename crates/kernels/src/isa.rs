@@ -11,6 +11,8 @@ pub(crate) enum Tier {
     Scalar,
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni,
+    #[cfg(target_arch = "x86_64")]
+    Amx,
 }
 
 impl Isa {
@@ -43,6 +45,8 @@ impl Isa {
             Tier::Scalar => "scalar",
             #[cfg(target_arch = "x86_64")]
             Tier::Avx512Vnni => "avx512vnni",
+            #[cfg(target_arch = "x86_64")]
+            Tier::Amx => "amx",
         }
     }
 }
@@ -51,6 +55,8 @@ const TIERS: &[Tier] = &[
     Tier::Scalar,
     #[cfg(target_arch = "x86_64")]
     Tier::Avx512Vnni,
+    #[cfg(target_arch = "x86_64")]
+    Tier::Amx,
 ];
 
 fn detected(tier: &Tier) -> bool {
@@ -67,6 +73,8 @@ fn detected(tier: &Tier) -> bool {
                 && is_x86_feature_detected!("avx512vl")
                 && is_x86_feature_detected!("avx512vnni")
         }
+        #[cfg(target_arch = "x86_64")]
+        Tier::Amx => detected(&Tier::Avx512Vnni) && crate::arch::amx::detected(),
     }
 }
 

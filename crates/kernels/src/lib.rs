@@ -35,6 +35,9 @@ use pool::Pool;
 use std::sync::Mutex;
 use table::KernelTable;
 
+/// Activations that one worker quantizes faster than several do together.
+const QUANTIZE_ALONE: usize = 1 << 15;
+
 /// The kernels of one instruction set and the workers to run them on.
 pub struct Cpu {
     isa: Isa,
@@ -77,11 +80,26 @@ impl Cpu {
     pub fn quantize(&self, acts: &mut Activations, m: usize, k: usize, dtypes: impl Iterator<Item = DType>) {
         assert!(m <= acts.rows() && k == acts.cols(), "{m} x {k} of {} x {}", acts.rows(), acts.cols());
         for dtype in dtypes {
-            let form = self.table.kernels(dtype).form;
-            if !acts.has(form) {
-                // SAFETY: the table is that of an `Isa`, and those exist only if the machine has them.
-                unsafe { (self.table.quantize)(acts, m, form) };
+            let form = self.table.kernels(dtype).form(m);
+            if acts.has(form) {
+                continue;
             }
+            let shared = &*acts;
+            let fill = |rows| {
+                // SAFETY: the table is that of an `Isa`, and those exist only if the machine has them; `acts` is borrowed
+                // mutably, and the ranges given below do not overlap.
+                unsafe { (self.table.quantize)(shared, rows, form) }
+            };
+            if m * k < QUANTIZE_ALONE {
+                fill(0..m);
+            } else {
+                self.pool.run(&|worker, n_workers| {
+                    let bound = |worker: usize| (m * worker / n_workers).next_multiple_of(16).min(m);
+                    let end = if worker + 1 == n_workers { m } else { bound(worker + 1) };
+                    fill(bound(worker)..end);
+                });
+            }
+            acts.add(form);
         }
     }
 

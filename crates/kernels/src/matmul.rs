@@ -3,6 +3,7 @@
 
 use crate::Cpu;
 use crate::activation::Activation;
+use crate::aligned::{Aligned, Number};
 use crate::blocks::DType;
 use crate::quantize::Activations;
 use crate::table::Kernels;
@@ -13,8 +14,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// The most activation rows that one call of a `DotRows` kernel takes.
 pub(crate) const ROWS_MAX: usize = 8;
 
-/// Weight rows that a worker takes at a time. With few activation rows a worker's share is one contiguous range all the same.
+/// Up to so many activation rows reading the weights takes longer than multiplying them.
+const FEW_ROWS: usize = 16;
+
+/// Weight rows of one call of a kernel.
 const CHUNK: usize = 64;
+
+/// The same for many activation rows, which are all read again for each chunk.
+const BATCH_CHUNK: usize = 128;
 
 /// Jobs that share one fork and join.
 const JOBS_MAX: usize = 8;
@@ -123,8 +130,9 @@ impl Cpu {
             let Some(Product { weight, kernels, bias, out, accumulate }) = products[job] else {
                 return;
             };
-            let tile = scratch.tile(m * range.len());
-            compute(kernels, &weight, range.clone(), acts, m, tile);
+            let Scratch { tile, panels } = scratch;
+            let tile = at_least(tile, m * range.len());
+            compute(kernels, &weight, range.clone(), acts, m, panels, tile);
             for (i, tile) in tile.chunks_exact(range.len()).enumerate() {
                 // SAFETY: chunks do not overlap, so nobody else has columns `range` of this job's `out`; `product` checked
                 // that it has `m` rows of `weight.rows()` columns.
@@ -147,12 +155,13 @@ impl Cpu {
         let n = gate.rows;
         assert!(up.rows == n, "gate has {n} rows and up {}", up.rows);
         assert!(out.len() >= m * n, "out holds {} of {m} x {n}", out.len());
-        let (gate_kernels, up_kernels) = (self.check(acts, &gate), self.check(acts, &up));
+        let (gate_kernels, up_kernels) = (self.check(acts, m, &gate), self.check(acts, m, &up));
         let out = Out { ptr: out.as_mut_ptr(), stride: n };
         self.split(m, &[Some(gate)], |_, range, scratch| {
-            let (gate_tile, up_tile) = scratch.tile(2 * m * range.len()).split_at_mut(m * range.len());
-            compute(gate_kernels, &gate, range.clone(), acts, m, gate_tile);
-            compute(up_kernels, &up, range.clone(), acts, m, up_tile);
+            let Scratch { tile, panels } = scratch;
+            let (gate_tile, up_tile) = at_least(tile, 2 * m * range.len()).split_at_mut(m * range.len());
+            compute(gate_kernels, &gate, range.clone(), acts, m, panels, gate_tile);
+            compute(up_kernels, &up, range.clone(), acts, m, panels, up_tile);
             let tiles = gate_tile.chunks_exact(range.len()).zip(up_tile.chunks_exact(range.len()));
             for (i, (gate, up)) in tiles.enumerate() {
                 // SAFETY: chunks do not overlap, so nobody else has columns `range`; `out` is (m, n), as asserted.
@@ -170,39 +179,41 @@ impl Cpu {
         assert!(job.bias.is_none_or(|bias| bias.len() == n), "a bias for other than {n} outputs");
         Product {
             weight: job.weight,
-            kernels: self.check(acts, &job.weight),
+            kernels: self.check(acts, m, &job.weight),
             bias: job.bias,
             out: Out { ptr: job.out.as_mut_ptr(), stride: job.out_stride },
             accumulate: job.accumulate,
         }
     }
 
-    fn check(&self, acts: &Activations, weight: &Matrix<'_>) -> Kernels {
+    fn check(&self, acts: &Activations, m: usize, weight: &Matrix<'_>) -> Kernels {
         assert!(weight.cols == acts.cols(), "{} columns for {} activations", weight.cols, acts.cols());
         let kernels = self.table.kernels(weight.dtype);
-        assert!(acts.has(kernels.form), "not quantized for {}", weight.dtype.name());
+        assert!(acts.has(kernels.form(m)), "not quantized for {}", weight.dtype.name());
         kernels
     }
 
     /// Calls `f(weight_idx, rows, scratch)` until every row of every weight has been in exactly one call.
-    /// Few activation rows: each worker gets one contiguous share of the bytes, since dynamic chunks cost 7-12% there.
-    /// Many: chunks are taken as workers become free.
+    /// Few activation rows: memory is what counts, and each worker gets one contiguous share of the bytes, since dynamic chunks
+    /// cost 7-12% there. Many: chunks are taken as workers become free.
     fn split(&self, m: usize, weights: &[Option<Matrix<'_>>], f: impl Fn(usize, Range<usize>, &mut Scratch) + Sync) {
         if m == 0 {
             return;
         }
+        let many = m > FEW_ROWS;
+        let chunk_rows = if many { BATCH_CHUNK } else { CHUNK };
         let next = AtomicUsize::new(0);
         self.pool.run(|worker: usize, n_workers: usize| {
             let mut scratch = self.scratch[worker].lock().unwrap_or_else(|poison| poison.into_inner());
             let total: usize = weights.iter().flatten().map(|w| w.data.len()).sum();
             let mut first = 0;
-            let mut chunk = if m > ROWS_MAX { next.fetch_add(1, Ordering::Relaxed) } else { 0 };
+            let mut chunk = if many { next.fetch_add(1, Ordering::Relaxed) } else { 0 };
             for (idx, weight) in weights.iter().flatten().enumerate() {
-                if m > ROWS_MAX {
-                    let n_chunks = weight.rows.div_ceil(CHUNK);
+                if many {
+                    let n_chunks = weight.rows.div_ceil(chunk_rows);
                     while chunk < first + n_chunks {
-                        let start = (chunk - first) * CHUNK;
-                        f(idx, start..weight.rows.min(start + CHUNK), &mut scratch);
+                        let start = (chunk - first) * chunk_rows;
+                        f(idx, start..weight.rows.min(start + chunk_rows), &mut scratch);
                         chunk = next.fetch_add(1, Ordering::Relaxed);
                     }
                     first += n_chunks;
@@ -210,7 +221,7 @@ impl Cpu {
                     let bound = |worker: usize| share(total, worker, n_workers, first, weight);
                     let (mut start, end) = (bound(worker), bound(worker + 1));
                     while start < end {
-                        let stop = end.min(start + CHUNK);
+                        let stop = end.min(start + chunk_rows);
                         f(idx, start..stop, &mut scratch);
                         start = stop;
                     }
@@ -266,12 +277,24 @@ impl Out {
 }
 
 /// `tile[i, r] = x_i · w_r` for the first `m` activations and weight rows `range`.
-fn compute(kernels: Kernels, weight: &Matrix<'_>, range: Range<usize>, acts: &Activations, m: usize, tile: &mut [f32]) {
+fn compute(
+    kernels: Kernels,
+    weight: &Matrix<'_>,
+    range: Range<usize>,
+    acts: &Activations,
+    m: usize,
+    panels: &mut Panels,
+    tile: &mut [f32],
+) {
     let n = range.len();
     let w = weight.bytes(range);
+    if let Some(batch) = kernels.batch(m) {
+        // SAFETY: the kernels come from the table of an `Isa`, and those exist only if the machine has them.
+        return unsafe { (batch.run)(weight.dtype, w, weight.cols, acts, m, panels, tile) };
+    }
     for (start, tile) in (0..m).step_by(ROWS_MAX).zip(tile.chunks_mut(ROWS_MAX * n)) {
         let rows = start..m.min(start + ROWS_MAX);
-        // SAFETY: the kernels come from the table of an `Isa`, and those exist only if the machine has them.
+        // SAFETY: as above.
         unsafe { (kernels.dot_rows)(weight.dtype, w, weight.cols, acts, rows, tile) };
     }
 }
@@ -279,14 +302,28 @@ fn compute(kernels: Kernels, weight: &Matrix<'_>, range: Range<usize>, acts: &Ac
 /// A worker's own buffers. They grow when a larger product than ever before comes, and stay.
 #[derive(Default)]
 pub(crate) struct Scratch {
-    tile: Vec<f32>,
+    tile: Aligned<f32>,
+    panels: Panels,
 }
 
-impl Scratch {
-    fn tile(&mut self, len: usize) -> &mut [f32] {
-        if self.tile.len() < len {
-            self.tile.resize(len, 0.0);
-        }
-        &mut self.tile[..len]
+/// The part of it that is for the kernels.
+#[derive(Default)]
+pub(crate) struct Panels {
+    weights: Aligned<u16>,
+    sums: Aligned<f32>,
+}
+
+impl Panels {
+    /// Room for so many expanded weights and so many sums, holding anything.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn weights_and_sums(&mut self, weights: usize, sums: usize) -> (&mut [u16], &mut [f32]) {
+        (at_least(&mut self.weights, weights), at_least(&mut self.sums, sums))
     }
+}
+
+fn at_least<T: Number>(buffer: &mut Aligned<T>, len: usize) -> &mut [T] {
+    if buffer.len() < len {
+        *buffer = Aligned::zeroed(len);
+    }
+    &mut buffer[..len]
 }

@@ -2,6 +2,7 @@
 //! Owns their layout and values. Does not choose a form; that is `table.rs`.
 
 use crate::aligned::Aligned;
+use std::ops::Range;
 
 /// How a kernel wants its activations.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -12,13 +13,24 @@ pub(crate) enum Form {
     Q8,
     /// [`Q8K`]: eight bits and a scale per 256, times a small integer per 32.
     Q8K,
+    /// Rounded to bfloat16, in tiles of 16 rows and 32 columns: (pair of columns, row, 2).
+    Bf16,
+    /// As `Bf16`, and what the rounding left in a second set of tiles.
+    Bf16Pair,
 }
 
 impl Form {
-    const fn bit(self) -> u8 {
-        1 << self as u8
+    /// This and what comes with it.
+    const fn bits(self) -> u8 {
+        match self {
+            Self::Bf16Pair => 1 << Self::Bf16Pair as u8 | 1 << Self::Bf16 as u8,
+            form => 1 << form as u8,
+        }
     }
 }
+
+/// Numbers in a tile of [`Form::Bf16`].
+const TILE: usize = 16 * 32;
 
 /// Columns are padded with zeros to a multiple of this: what the kernels with the longest stride take at a time.
 pub(crate) const PAD: usize = 1024;
@@ -38,6 +50,8 @@ pub struct Activations {
     f32: Aligned<f32>,
     q8: Q8Buffers,
     q8k: Q8KBuffers,
+    /// The tiles of `Bf16`, and the second ones of `Bf16Pair`.
+    bf16: [Aligned<u16>; 2],
 }
 
 struct Q8Buffers {
@@ -105,6 +119,7 @@ impl Activations {
                 sums: Aligned::zeroed(padded / 32),
                 sums16: Aligned::zeroed(padded / 16),
             },
+            bf16: [0, 1].map(|_| Aligned::zeroed(max_rows.next_multiple_of(32) * max_cols.next_multiple_of(32))),
         }
     }
 
@@ -118,7 +133,7 @@ impl Activations {
             self.max_cols
         );
         (self.rows, self.cols) = (rows, cols);
-        self.forms = Form::F32.bit();
+        self.forms = Form::F32.bits();
         &mut self.f32[..rows * cols]
     }
 
@@ -129,10 +144,15 @@ impl Activations {
 
     /// Bytes reserved (resident only once touched).
     pub fn bytes(&self) -> usize {
-        let padded = self.max_rows * self.max_cols.next_multiple_of(PAD);
+        Self::bytes_for(self.max_rows, self.max_cols)
+    }
+
+    /// Bytes that [`Activations::new`] reserves.
+    pub fn bytes_for(max_rows: usize, max_cols: usize) -> usize {
+        let padded = max_rows * max_cols.next_multiple_of(PAD);
         let q8 = padded + padded / 32 * 2 * size_of::<f32>();
         let q8k = padded + padded / 256 * size_of::<f32>() + (padded / 16 + padded / 32) * 2 * size_of::<i16>();
-        self.f32.len() * size_of::<f32>() + q8 + q8k
+        max_rows * max_cols * size_of::<f32>() + q8 + q8k + 2 * max_rows.next_multiple_of(32) * max_cols.next_multiple_of(32) * size_of::<u16>()
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -144,7 +164,7 @@ impl Activations {
     }
 
     pub(crate) fn has(&self, form: Form) -> bool {
-        self.forms & form.bit() != 0
+        self.forms & 1 << form as u8 != 0
     }
 
     pub(crate) fn f32_row(&self, row: usize) -> &[f32] {
@@ -174,17 +194,58 @@ impl Activations {
         }
     }
 
-    /// Fills the form [`Q8`] of the first `rows` rows.
+    /// The tiles of 16 rows from `16 tile_row` on, of each part, for the one who fills them.
+    ///
+    /// # Safety
+    /// Nobody else reads or writes the tiles of these rows.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) unsafe fn bf16_tiles_mut(&self, tile_row: usize) -> [&mut [u16]; 2] {
+        let len = self.cols.div_ceil(32) * TILE;
+        // SAFETY: the caller's promise.
+        [0, 1].map(|part| unsafe { self.bf16[part].shared_mut(tile_row * len..(tile_row + 1) * len) })
+    }
+
+    /// `steps` tiles from step `start` on, of the rows from `16 tile_row` on.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn bf16_tiles(&self, part: usize, tile_row: usize, start: usize, steps: usize) -> &[u16] {
+        let len = self.cols.div_ceil(32) * TILE;
+        &self.bf16[part][tile_row * len + start * TILE..][..steps * TILE]
+    }
+
+    /// These forms are now filled in.
+    pub(crate) fn add(&mut self, form: Form) {
+        self.forms |= form.bits();
+    }
+
+    /// Fills one of the quantized forms of rows `rows`.
+    ///
+    /// # Safety
+    /// Nobody else reads or writes that form of these rows.
+    #[inline(always)]
+    pub(crate) unsafe fn quantize(&self, rows: Range<usize>, form: Form) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match form {
+                Form::Q8 => self.quantize_q8(rows),
+                Form::Q8K => self.quantize_q8k(rows),
+                Form::F32 | Form::Bf16 | Form::Bf16Pair => {}
+            }
+        }
+    }
+
+    /// Fills the form [`Q8`] of rows `rows`.
     ///
     /// Always inlined, here and below, so that an instruction set's function around it compiles it for that set.
     #[inline(always)]
-    pub(crate) fn quantize_q8(&mut self, rows: usize) {
+    unsafe fn quantize_q8(&self, rows: Range<usize>) {
         let padded = self.cols.next_multiple_of(PAD);
-        for row in 0..rows {
-            let x = &self.f32[row * self.cols..(row + 1) * self.cols];
-            let qs = &mut self.q8.qs[row * padded..][..padded];
-            let d = &mut self.q8.d[row * padded / 32..][..padded / 32];
-            let sums = &mut self.q8.sums[row * padded / 32..][..padded / 32];
+        for row in rows {
+            let x = self.f32_row(row);
+            let whole = row * padded..(row + 1) * padded;
+            let groups = whole.start / 32..whole.end / 32;
+            // SAFETY: the caller's promise.
+            let (qs, d, sums) =
+                unsafe { (self.q8.qs.shared_mut(whole), self.q8.d.shared_mut(groups.clone()), self.q8.sums.shared_mut(groups)) };
             for (g, (d, sum)) in d.iter_mut().zip(sums).enumerate() {
                 let x = group(x, g);
                 let q = quants(&x, 127.0 / max_abs(&x));
@@ -195,15 +256,27 @@ impl Activations {
                 qs[at + 64..at + 80].copy_from_slice(&q[16..]);
             }
         }
-        self.forms |= Form::Q8.bit();
     }
 
-    /// Fills the form [`Q8K`] of the first `rows` rows.
+    /// Fills the form [`Q8K`] of rows `rows`.
     #[inline(always)]
-    pub(crate) fn quantize_q8k(&mut self, rows: usize) {
+    unsafe fn quantize_q8k(&self, rows: Range<usize>) {
         let padded = self.cols.next_multiple_of(PAD);
-        for row in 0..rows {
-            let x = &self.f32[row * self.cols..(row + 1) * self.cols];
+        for row in rows {
+            let x = self.f32_row(row);
+            let per = |n: usize| row * padded / n..(row + 1) * padded / n;
+            let q8k = &self.q8k;
+            // SAFETY: the caller's promise.
+            let (qs, d, multipliers, multipliers16, sums, sums16) = unsafe {
+                (
+                    q8k.qs.shared_mut(per(1)),
+                    q8k.d.shared_mut(per(256)),
+                    q8k.multipliers.shared_mut(per(32)),
+                    q8k.multipliers16.shared_mut(per(16)),
+                    q8k.sums.shared_mut(per(32)),
+                    q8k.sums16.shared_mut(per(16)),
+                )
+            };
             for block in 0..padded / 256 {
                 let mut maxima = [0f32; 8];
                 for (g, max) in maxima.iter_mut().enumerate() {
@@ -211,23 +284,22 @@ impl Activations {
                 }
                 let max = f32::from_bits(maxima.iter().fold(0, |max, x| x.to_bits().max(max)));
                 let unit = max / (127.0 * MULTIPLIER_MAX);
-                self.q8k.d[row * padded / 256 + block] = unit;
+                d[block] = unit;
                 for (g, max_abs) in maxima.iter().enumerate() {
                     // The smallest step that reaches the group's maximum; the 0.999 keeps the block's own maximum at 63.
                     let multiplier = (max_abs / (127.0 * unit) + 0.999).clamp(1.0, MULTIPLIER_MAX).trunc();
                     let q = quants(&group(x, block * 8 + g), 1.0 / (unit * multiplier));
-                    let at = row * padded / 32 + block * 8 + g;
-                    self.q8k.qs[at * 32..][..32].copy_from_slice(&q);
+                    let at = block * 8 + g;
+                    qs[at * 32..][..32].copy_from_slice(&q);
                     let sum = |q: &[i8]| q.iter().map(|q| i16::from(*q)).sum::<i16>();
                     let halves = [sum(&q[..16]), sum(&q[16..])];
-                    self.q8k.sums[at] = halves[0] + halves[1];
-                    self.q8k.sums16[at * 2..][..2].copy_from_slice(&halves.map(|sum| -16 * sum));
-                    self.q8k.multipliers[at] = multiplier as i16;
-                    self.q8k.multipliers16[at * 2..][..2].fill(multiplier as i16);
+                    sums[at] = halves[0] + halves[1];
+                    sums16[at * 2..][..2].copy_from_slice(&halves.map(|sum| -16 * sum));
+                    multipliers[at] = multiplier as i16;
+                    multipliers16[at * 2..][..2].fill(multiplier as i16);
                 }
             }
         }
-        self.forms |= Form::Q8K.bit();
     }
 }
 

@@ -2,9 +2,10 @@
 //! Does not own threads or shapes; that is `matmul.rs`.
 
 #[cfg(target_arch = "x86_64")]
-use crate::arch::avx512_vnni;
+use crate::arch::{amx, avx512_vnni};
 use crate::blocks::DType;
 use crate::isa::{Isa, Tier};
+use crate::matmul::Panels;
 use crate::quantize::{Activations, Form};
 use crate::scalar;
 use std::ops::Range;
@@ -16,17 +17,46 @@ use std::ops::Range;
 /// The machine must have the instruction set of the table that the function is taken from. Shapes are checked inside.
 pub(crate) type DotRows = unsafe fn(DType, &[u8], usize, &Activations, Range<usize>, &mut [f32]);
 
-/// Fills one form of the first rows of some activations.
+/// Products of many activation rows: `(dtype, w, k, acts, m, panels, out)`, with the first `m` rows, otherwise as [`DotRows`].
 ///
 /// # Safety
 /// As for [`DotRows`].
-pub(crate) type Quantize = unsafe fn(&mut Activations, usize, Form);
+pub(crate) type RunBatch = unsafe fn(DType, &[u8], usize, &Activations, usize, &mut Panels, &mut [f32]);
+
+/// Fills one form of some rows (from a multiple of 16 on) of activations.
+///
+/// # Safety
+/// As for [`DotRows`], and nobody else reads or writes that form of these rows.
+pub(crate) type Quantize = unsafe fn(&Activations, Range<usize>, Form);
+
+/// A kernel that expands weights first, worth it for many activation rows.
+#[derive(Clone, Copy)]
+pub(crate) struct Batch {
+    /// Worth it from here on.
+    pub(crate) min_rows: usize,
+    /// How it wants the activations.
+    pub(crate) form: Form,
+    pub(crate) run: RunBatch,
+}
 
 /// The kernels of one format in one instruction set.
 #[derive(Clone, Copy)]
 pub(crate) struct Kernels {
     pub(crate) form: Form,
     pub(crate) dot_rows: DotRows,
+    pub(crate) batch: Option<Batch>,
+}
+
+impl Kernels {
+    /// The kernel for `m` activation rows, if it is one for many.
+    pub(crate) fn batch(&self, m: usize) -> Option<Batch> {
+        self.batch.filter(|batch| m >= batch.min_rows)
+    }
+
+    /// How the kernel for `m` activation rows wants them.
+    pub(crate) fn form(&self, m: usize) -> Form {
+        self.batch(m).map_or(self.form, |batch| batch.form)
+    }
 }
 
 /// The kernels of one instruction set.
@@ -45,6 +75,8 @@ impl KernelTable {
             Tier::Scalar => &SCALAR,
             #[cfg(target_arch = "x86_64")]
             Tier::Avx512Vnni => &avx512_vnni::TABLE,
+            #[cfg(target_arch = "x86_64")]
+            Tier::Amx => &amx::TABLE,
         }
     }
 
@@ -55,7 +87,7 @@ impl KernelTable {
 }
 
 static SCALAR: KernelTable = KernelTable {
-    kernels: |_| Kernels { form: Form::F32, dot_rows: scalar::dot_rows },
+    kernels: |_| Kernels { form: Form::F32, dot_rows: scalar::dot_rows, batch: None },
     quantize: |_, _, _| {},
     read: |bytes| bytes.as_chunks::<8>().0.iter().fold(0, |sum, b| sum ^ u64::from_le_bytes(*b)),
     multiply: scalar::multiply,

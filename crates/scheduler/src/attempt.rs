@@ -101,7 +101,8 @@ pub enum RefusedClass {
 
 impl Refused {
     pub(crate) fn new(requested: String, failure: Failure, attempts: Vec<Attempt>, shown: bool) -> Self {
-        let passes = attempts.iter().any(|attempt| passes_with_time(attempt.kind, attempt.stage)) || passes_with_time(failure.kind, failure.stage);
+        let passes =
+            attempts.iter().any(|attempt| passes_with_time(attempt.kind, attempt.stage)) || passes_with_time(failure.kind, failure.stage);
         let retry_after = passes.then_some(Duration::from_secs(5));
         Self { requested, failure, attempts, shown, retry_after }
     }

@@ -12,7 +12,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use downshift_worker::ModelSpec;
+use downshift_worker::{ModelKind, ModelSpec};
 
 pub use places::{Candidate, HfCache, candidates, locate, user_config_folder};
 pub use raw::RawConfig;
@@ -25,6 +25,7 @@ pub struct Config {
     pub settings: Settings,
     models: Vec<ModelEntry>,
     by_name: HashMap<String, usize>,
+    lines: raw::Lines,
 }
 
 /// The `[settings]` table.
@@ -204,6 +205,38 @@ impl Config {
     /// Where in [`Config::models`] the model for requests without a name is.
     pub fn default_index(&self) -> usize {
         self.settings.default_model.as_deref().and_then(|name| self.index_of(name)).unwrap_or(0)
+    }
+
+    /// Compares kinds along all lists of fallbacks; `kinds` are those of [`Config::models`], `None` where a file cannot tell.
+    ///
+    /// # Errors
+    /// A model lists a fallback of another kind, or an embedder one without an equal `embedding_space`.
+    pub fn check_kinds(&self, kinds: &[Option<ModelKind>]) -> Result<(), ConfigError> {
+        for (model, kind) in self.models.iter().zip(kinds) {
+            let lists =
+                [("fallbacks", model.fallbacks.as_deref()), ("context_window_fallbacks", Some(&model.context_window_fallbacks[..]))];
+            for (list, name) in lists.iter().flat_map(|(list, names)| names.unwrap_or_default().iter().map(move |name| (list, name))) {
+                let key = format!("models.{}.{list}", model.name());
+                let other = self.by_name[name];
+                let error = |problem, remedy: &str| {
+                    Err(ConfigError::new(&key, problem, remedy).at(self.lines.get(&(key.clone(), name.clone())).copied()))
+                };
+                let (Some(one), Some(two)) = (kind, kinds[other]) else { continue };
+                if *one != two {
+                    let word = |kind| if kind == ModelKind::Chat { "a chat model" } else { "an embedding model" };
+                    let problem = format!("`{}` is {}, but `{name}` is {}", model.name(), word(*one), word(two));
+                    return error(problem, "list models of the same kind only");
+                }
+                if *one == ModelKind::Embedding
+                    && (model.embedding_space.is_none() || model.embedding_space != self.models[other].embedding_space)
+                {
+                    let problem =
+                        format!("`{}` and `{name}` do not declare one embedding_space: another space means other vectors", model.name());
+                    return error(problem, "give both the same embedding_space if their vectors can be compared, else remove the fallback");
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Idle time before this model is unloaded.

@@ -138,7 +138,9 @@ pub fn remember(kind: FailureKind) -> Memory {
         | FailureKind::BrokenTemplate => Memory::Quarantine,
         FailureKind::DoesNotFit => Memory::Nothing,
         FailureKind::OutOfMemory => Memory::RaiseEstimate,
-        FailureKind::NonFinite | FailureKind::Stalled | FailureKind::Crashed | FailureKind::Panicked | FailureKind::Protocol => Memory::Count,
+        FailureKind::NonFinite | FailureKind::Stalled | FailureKind::Crashed | FailureKind::Panicked | FailureKind::Protocol => {
+            Memory::Count
+        }
         FailureKind::Device => Memory::Cool,
         FailureKind::FirstTokenTimeout | FailureKind::TooSlow | FailureKind::Timeout => Memory::Nothing,
         FailureKind::EmptyAnswer | FailureKind::InvalidJson | FailureKind::QueueFull | FailureKind::Mock => Memory::Nothing,

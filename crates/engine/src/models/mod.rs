@@ -4,5 +4,5 @@ pub mod architectures;
 mod batch;
 mod decoder;
 
-pub use batch::{Batch, Segment};
+pub use batch::Batch;
 pub use decoder::{AttentionBlock, Decoder, Forward, Linear, Mlp, Weights};

@@ -91,7 +91,8 @@ impl HfCache {
         if main.exists() {
             return main;
         }
-        let mut others: Vec<PathBuf> = std::fs::read_dir(&snapshots).into_iter().flatten().flatten().map(|entry| entry.path().join(file)).collect();
+        let mut others: Vec<PathBuf> =
+            std::fs::read_dir(&snapshots).into_iter().flatten().flatten().map(|entry| entry.path().join(file)).collect();
         others.retain(|path| path.exists());
         others.sort();
         others.pop().unwrap_or(main)

@@ -18,7 +18,7 @@ pub struct RawConfig {
 }
 
 /// Where names stand in the file: (key, name) to line. Empty for a configuration made in code.
-type Lines = HashMap<(String, String), usize>;
+pub(super) type Lines = HashMap<(String, String), usize>;
 
 impl RawConfig {
     /// Reads the text. Relative paths start at `folder`, or at `models_dir` below it.
@@ -68,7 +68,7 @@ impl RawConfig {
                 self.check_spaces(&key("fallbacks"), model, &self.models[by_name[name]])?;
             }
         }
-        Ok(Config { settings: self.settings, models: self.models, by_name })
+        Ok(Config { settings: self.settings, models: self.models, by_name, lines: self.lines })
     }
 
     fn names(&self) -> Result<HashMap<String, usize>, ConfigError> {
@@ -102,7 +102,12 @@ impl RawConfig {
         for name in list {
             let index = self.known(by_name, key, name)?;
             if own == Some(index) {
-                return Err(self.error(key, name, "a model cannot be its own fallback".to_owned(), format!("remove `{name}` from the list")));
+                return Err(self.error(
+                    key,
+                    name,
+                    "a model cannot be its own fallback".to_owned(),
+                    format!("remove `{name}` from the list"),
+                ));
             }
             if seen.contains(&index) {
                 let problem = format!("`{}` is listed twice", self.models[index].name());
@@ -133,7 +138,8 @@ impl RawConfig {
 
 fn read_settings(mut table: Table<'_>, folder: &Path, lines: &mut Lines) -> Result<(Settings, std::path::PathBuf), ConfigError> {
     let default = Settings::default();
-    let models_dir = table.take("models_dir")?.map_or_else(|| folder.to_owned(), |found: Located<std::path::PathBuf>| folder.join(found.value));
+    let models_dir =
+        table.take("models_dir")?.map_or_else(|| folder.to_owned(), |found: Located<std::path::PathBuf>| folder.join(found.value));
     let default_model: Option<Located<String>> = table.take("default_model")?;
     if let Some(name) = &default_model {
         lines.insert((table.path("default_model"), name.value.clone()), name.line);

@@ -75,9 +75,9 @@ impl<'a> Table<'a> {
         self.known.push(key);
         let Some((name, value)) = self.entries.get_key_value(key) else { return Ok(None) };
         let line = self.source.line(name.span());
-        T::read(value.get_ref()).map(|value| Some(Located { value, line })).map_err(|problem| {
-            ConfigError::new(self.path(key), problem, format!("write {}", T::EXAMPLE)).at(Some(line))
-        })
+        T::read(value.get_ref())
+            .map(|value| Some(Located { value, line }))
+            .map_err(|problem| ConfigError::new(self.path(key), problem, format!("write {}", T::EXAMPLE)).at(Some(line)))
     }
 
     /// The value of `key`, or what it is without one.

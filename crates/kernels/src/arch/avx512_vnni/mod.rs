@@ -27,6 +27,7 @@ use crate::scalar;
 use crate::table::{KernelTable, Kernels};
 use std::arch::asm;
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 /// All kernels of this instruction set.
 pub(crate) static TABLE: KernelTable = KernelTable { kernels, quantize, read: ceilings::read, multiply: ceilings::multiply };
@@ -48,16 +49,13 @@ fn kernels(dtype: DType) -> Kernels {
         DType::Q6_K => (Form::Q8K, groups_of_16::dot_rows::<q6_k::Q6K>),
         DType::IQ4_NL | DType::IQ4_XS | DType::MXFP4 => (Form::F32, scalar::dot_rows),
     };
-    Kernels { form, dot_rows }
+    Kernels { form, dot_rows, batch: None }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn quantize(acts: &mut Activations, rows: usize, form: Form) {
-    match form {
-        Form::F32 => {}
-        Form::Q8 => acts.quantize_q8(rows),
-        Form::Q8K => acts.quantize_q8k(rows),
-    }
+unsafe fn quantize(acts: &Activations, rows: Range<usize>, form: Form) {
+    // SAFETY: the caller's promise.
+    unsafe { acts.quantize(rows, form) };
 }
 
 /// Distances of the two prefetches: far enough for memory into the second level cache, and from there into the first.
