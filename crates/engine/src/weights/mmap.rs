@@ -43,7 +43,7 @@ impl Bytes {
         // mapping is private to this process and read-only, so no code here can write to it.
         // Another process could still change the file: the views are plain bytes with no
         // validity rules of their own, every index into them is checked against the mapped
-        // length, and the numbers that were checked are copied out when the header is parsed.
+        // length, and lengths and text are copied out of it before they are checked.
         // A torn read therefore yields wrong values, and never an access outside the mapping.
         #[allow(unsafe_code)]
         let map = unsafe { memmap2::MmapOptions::new().len(len).map(file)? };

@@ -410,7 +410,6 @@ pub struct NumberArray<T> {
     number: PhantomData<T>,
 }
 
-#[allow(private_bounds)]
 impl<T: Number> NumberArray<T> {
     /// Number of elements.
     pub fn len(&self) -> usize {
@@ -443,7 +442,6 @@ pub enum PerLayer<T> {
     Each(NumberArray<T>),
 }
 
-#[allow(private_bounds)]
 impl<T: Number> PerLayer<T> {
     /// The number of layer `layer_idx`, or `None` where the array is too short.
     pub fn get(&self, layer_idx: usize) -> Option<T> {

@@ -219,10 +219,10 @@ impl<'a> Cursor<'a> {
         self.take(place, len)
     }
 
-    /// A key or a tensor's name.
-    fn name(&mut self, place: Place<'_>) -> Result<&'a str, Stop> {
-        let bytes = self.string(place, limits::KEY_BYTES)?;
-        let name = std::str::from_utf8(bytes).map_err(|_| self.corrupt(place, "a name that is not UTF-8", "UTF-8"))?;
+    /// A key or a tensor's name; copied before it is checked, as the file may be changed meanwhile.
+    fn name(&mut self, place: Place<'_>) -> Result<String, Stop> {
+        let bytes = self.string(place, limits::KEY_BYTES)?.to_vec();
+        let name = String::from_utf8(bytes).map_err(|_| self.corrupt(place, "a name that is not UTF-8", "UTF-8"))?;
         if name.is_empty() {
             return Err(self.corrupt(place, "an empty name", "a name").into());
         }
@@ -231,13 +231,13 @@ impl<'a> Cursor<'a> {
 
     fn entry(&mut self, i: u64) -> Result<Entry, Stop> {
         let key = self.name(Place::KeyAt(i))?;
-        let place = Place::Key(key);
+        let place = Place::Key(&key);
         let ty = self.value_type(place)?;
         let mut text = None;
         let (kind, start) = match (ty, ty.size()) {
             (ValueType::String, _) => {
                 let bytes = self.string(place, limits::STRING_BYTES)?;
-                text = std::str::from_utf8(bytes).ok().map(Box::from);
+                text = String::from_utf8(bytes.to_vec()).ok().map(Box::from);
                 (ValueKind::One(ty), self.at - bytes.len())
             }
             (ValueType::Array, _) => {
@@ -302,7 +302,7 @@ impl<'a> Cursor<'a> {
     /// One row of the tensor table; `start` is still relative to the tensor data.
     fn tensor(&mut self, i: u64, alignment: u64) -> Result<TensorInfo, Stop> {
         let name = self.name(Place::TensorAt(i))?;
-        let place = Place::Tensor(name);
+        let place = Place::Tensor(&name);
         let n_dims = self.u32(place)?;
         if !(1..=limits::DIMS).contains(&n_dims) {
             let expected = format!("1 to {}", limits::DIMS);
@@ -340,7 +340,7 @@ impl<'a> Cursor<'a> {
             let expected = format!("a multiple of the alignment {alignment}");
             return Err(self.corrupt(place, format!("offset {offset}"), expected).into());
         }
-        Ok(TensorInfo { name: name.to_owned(), dims, ggml_type, shard: 0, start: offset, size_bytes })
+        Ok(TensorInfo { name, dims, ggml_type, shard: 0, start: offset, size_bytes })
     }
 }
 
