@@ -10,6 +10,7 @@ mod parse;
 mod source;
 mod split;
 mod tensor;
+mod value_type;
 
 #[cfg(test)]
 mod tests;
@@ -22,9 +23,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use error::{GgufError, GgufErrorClass};
 pub use ggml_type::GgmlType;
-pub use metadata::{Metadata, NumberArray, PerLayer, StringArray, ValueKind, ValueType};
+pub use metadata::{Metadata, NumberArray, PerLayer, StringArray};
 pub use parse::limits;
 pub use tensor::TensorInfo;
+pub use value_type::{ValueKind, ValueType};
 
 use super::Bytes;
 pub(crate) use error::shown;

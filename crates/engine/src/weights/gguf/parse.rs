@@ -5,8 +5,9 @@
 use super::super::Bytes;
 use super::error::{GgufError, Place, shown};
 use super::ggml_type::GgmlType;
-use super::metadata::{Entry, Metadata, ValueKind, ValueType};
+use super::metadata::{Entry, Metadata};
 use super::tensor::TensorInfo;
+use super::value_type::{ValueKind, ValueType};
 
 /// Limits of what is read from a file that nobody vouches for. Far above any real model.
 pub mod limits {
