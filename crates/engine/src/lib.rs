@@ -1,1 +1,34 @@
 //! Loads one local model on one device and generates from it.
+//!
+//! One-way inside: engine -> batcher -> session -> models -> layers -> kernels or candle; `weights` feeds constructors only.
+//! Does not know other models, HTTP, or async.
+
+mod answer;
+mod batcher;
+pub mod chat_template;
+mod device;
+mod engine;
+mod error;
+mod footprint;
+mod in_process;
+mod kv_cache;
+mod layers;
+mod model_config;
+mod models;
+mod prompt;
+pub mod sampler;
+mod sampling;
+mod session;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod tokenizer;
+pub mod verify;
+pub mod weights;
+
+pub use device::available as available_devices;
+pub use engine::{LoadOptions, Model};
+pub use error::Error;
+pub use in_process::InProcess;
+pub use model_config::{ModelConfig, RopeConfig};
+pub use prompt::PromptBuilder;
+pub use session::{Feed, Sequence, Session};

@@ -10,7 +10,7 @@ impl Cpu {
     pub fn read_ceiling(&self, bytes: &[u8]) -> f64 {
         let read = self.table.read;
         let start = Instant::now();
-        self.pool.run(&|worker, n_workers| {
+        self.pool.run(|worker: usize, n_workers: usize| {
             let share = bytes.len() / n_workers;
             // SAFETY: the table is that of an `Isa`, and those exist only if the machine has them.
             std::hint::black_box(unsafe { read(&bytes[worker * share..(worker + 1) * share]) });
@@ -23,7 +23,7 @@ impl Cpu {
         let multiply = self.table.multiply;
         let done = AtomicUsize::new(0);
         let start = Instant::now();
-        self.pool.run(&|_, _| {
+        self.pool.run(|_, _| {
             // SAFETY: the table is that of an `Isa`, and those exist only if the machine has them.
             done.fetch_add(unsafe { multiply(500_000) }, Ordering::Relaxed);
         });

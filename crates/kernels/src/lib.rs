@@ -5,24 +5,33 @@
 //! Does not own files, models or devices.
 #![allow(unsafe_code, reason = "SIMD and disjoint writes by several workers live here; every block is argued")]
 
+pub mod activation;
 mod aligned;
 mod arch;
+pub mod attention;
 mod blocks;
 mod ceilings;
-mod executor;
 mod isa;
+pub mod kv;
 mod matmul;
+pub mod norm;
+pub mod ops;
+pub mod pool;
 mod quantize;
+pub mod rope;
 mod scalar;
+pub mod softmax;
 mod table;
 
+pub use activation::Activation;
 pub use blocks::DType;
 pub use isa::Isa;
-pub use matmul::{Activation, LinearJob, Matrix, ShapeError};
+pub use matmul::{LinearJob, Matrix, ShapeError};
 pub use quantize::Activations;
 
-use executor::Executor;
 use matmul::Scratch;
+use ops::Ops;
+use pool::Pool;
 use std::sync::Mutex;
 use table::KernelTable;
 
@@ -33,20 +42,37 @@ const QUANTIZE_ALONE: usize = 1 << 15;
 pub struct Cpu {
     isa: Isa,
     table: &'static KernelTable,
-    pool: Executor,
+    ops: Ops,
+    pool: Pool,
     scratch: Vec<Mutex<Scratch>>,
 }
 
 impl Cpu {
     /// Kernels of `isa` on `threads` workers (at least one), the calling thread included.
     pub fn new(isa: Isa, threads: usize) -> Self {
-        let pool = Executor::new(threads);
-        Self { isa, table: KernelTable::of(isa), scratch: (0..pool.threads()).map(|_| Mutex::default()).collect(), pool }
+        let pool = Pool::new(threads);
+        Self {
+            isa,
+            table: KernelTable::of(isa),
+            ops: Ops::detect(),
+            scratch: (0..pool.threads()).map(|_| Mutex::default()).collect(),
+            pool,
+        }
     }
 
     /// The instruction set in use.
     pub fn isa(&self) -> Isa {
         self.isa
+    }
+
+    /// The float operations.
+    pub fn ops(&self) -> Ops {
+        self.ops
+    }
+
+    /// The workers.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
     }
 
     /// Prepares whatever forms of the `m` rows of `k` activations in `acts` the kernels for weights of `dtypes` read.
@@ -67,7 +93,7 @@ impl Cpu {
             if m * k < QUANTIZE_ALONE {
                 fill(0..m);
             } else {
-                self.pool.run(&|worker, n_workers| {
+                self.pool.run(|worker: usize, n_workers: usize| {
                     let bound = |worker: usize| (m * worker / n_workers).next_multiple_of(16).min(m);
                     let end = if worker + 1 == n_workers { m } else { bound(worker + 1) };
                     fill(bound(worker)..end);

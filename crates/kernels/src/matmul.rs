@@ -207,10 +207,9 @@ impl Cpu {
             return;
         }
         let many = m > FEW_ROWS;
-        let batched = weights.iter().flatten().any(|weight| self.table.kernels(weight.dtype).batch(m).is_some());
-        let chunk_rows = if batched { batch_chunk } else { CHUNK };
+        let chunk_rows = if many { batch_chunk } else { CHUNK };
         let next = AtomicUsize::new(0);
-        self.pool.run(&|worker, n_workers| {
+        self.pool.run(|worker: usize, n_workers: usize| {
             let mut scratch = self.scratch[worker].lock().unwrap_or_else(|poison| poison.into_inner());
             let total: usize = weights.iter().flatten().map(|w| w.data.len()).sum();
             let mut first = 0;

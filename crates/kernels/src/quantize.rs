@@ -144,10 +144,18 @@ impl Activations {
 
     /// Bytes reserved (resident only once touched).
     pub fn bytes(&self) -> usize {
-        let padded = self.max_rows * self.max_cols.next_multiple_of(PAD);
+        Self::bytes_for(self.max_rows, self.max_cols)
+    }
+
+    /// Bytes that [`Activations::new`] reserves.
+    pub fn bytes_for(max_rows: usize, max_cols: usize) -> usize {
+        let padded = max_rows * max_cols.next_multiple_of(PAD);
         let q8 = padded + padded / 32 * 2 * size_of::<f32>();
         let q8k = padded + padded / 256 * size_of::<f32>() + (padded / 16 + padded / 32) * 2 * size_of::<i16>();
-        self.f32.len() * size_of::<f32>() + q8 + q8k + self.bf16[0].len() * 2 * size_of::<u16>()
+        max_rows * max_cols * size_of::<f32>()
+            + q8
+            + q8k
+            + 2 * max_rows.next_multiple_of(32) * max_cols.next_multiple_of(BF16_SLICE) * size_of::<u16>()
     }
 
     pub(crate) fn rows(&self) -> usize {

@@ -1,9 +1,9 @@
 //! The kernels of each instruction set: one static table an [`Isa`], one entry a format.
 //! Does not own threads or shapes; that is `matmul.rs`.
 
+use crate::aligned::Aligned;
 #[cfg(target_arch = "x86_64")]
 use crate::arch::{amx, avx512_vnni};
-use crate::aligned::Aligned;
 use crate::blocks::DType;
 use crate::isa::{Isa, Tier};
 use crate::quantize::{Activations, Form};
@@ -23,6 +23,13 @@ pub(crate) type DotRows = unsafe fn(DType, &[u8], usize, &Activations, Range<usi
 /// As for [`DotRows`], and nobody else reads or writes that form of these rows.
 pub(crate) type Quantize = unsafe fn(&Activations, Range<usize>, Form);
 
+/// Products with consecutive weight rows: `(dtype, w, k, acts, m, panels, sums)`. The buffers grow as needed; `sums` holds the
+/// result in an order of the kernel's own.
+///
+/// # Safety
+/// As for [`DotRows`].
+pub(crate) type RunBatch = unsafe fn(DType, &[u8], usize, &Activations, usize, &mut Aligned<u16>, &mut Aligned<f32>);
+
 /// A kernel that expands weights first, worth it for many activation rows.
 #[derive(Clone, Copy)]
 pub(crate) struct Batch {
@@ -30,12 +37,7 @@ pub(crate) struct Batch {
     pub(crate) min_rows: usize,
     /// How it wants the activations.
     pub(crate) form: Form,
-    /// Products with consecutive weight rows: `(dtype, w, k, acts, m, panel, sums)`. The buffers grow as needed; `sums` holds
-    /// the result in an order of the kernel's own.
-    ///
-    /// # Safety
-    /// As for [`DotRows`].
-    pub(crate) run: unsafe fn(DType, &[u8], usize, &Activations, usize, &mut Aligned<u16>, &mut Aligned<f32>),
+    pub(crate) run: RunBatch,
     /// `(sums, start, n, out)`: the products of up to [`BATCH_ROWS`] activation rows from `start`, a multiple of that, with
     /// `n` weight rows, as rows of `n`; as many as `out` is long.
     ///
@@ -46,7 +48,6 @@ pub(crate) struct Batch {
 
 /// Activation rows that [`Batch::unpack`] takes at a time.
 pub(crate) const BATCH_ROWS: usize = 32;
-
 
 /// The kernels of one format in one instruction set.
 #[derive(Clone, Copy)]

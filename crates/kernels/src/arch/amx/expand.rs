@@ -186,9 +186,7 @@ unsafe fn q4_k(blocks: &[u8], mut place: Place<'_>) {
         // SAFETY: a whole block.
         let (scales, mins) = unsafe { scales_and_mins(block.as_ptr()) };
         for z in 0..4 {
-            let level = |group: usize| {
-                _mm512_fmsub_ps(levels, _mm512_set1_ps(scales[group]), _mm512_set1_ps(mins[group]))
-            };
+            let level = |group: usize| _mm512_fmsub_ps(levels, _mm512_set1_ps(scales[group]), _mm512_set1_ps(mins[group]));
             let levels = round(level(2 * z), level(2 * z + 1));
             // SAFETY: bytes 16 + 32 z .. 48 + 32 z of a block of 144.
             let bytes = unsafe { _mm512_cvtepu8_epi16(_mm256_loadu_si256(block.as_ptr().add(16 + 32 * z).cast())) };

@@ -13,8 +13,8 @@ mod pack;
 mod tiles;
 
 use super::avx512_vnni;
-use crate::blocks::DType;
 use crate::aligned::Aligned;
+use crate::blocks::DType;
 use crate::quantize::{Activations, BF16_SLICE, Form};
 use crate::table::{Batch, KernelTable, Kernels};
 use std::arch::asm;

@@ -21,8 +21,7 @@ pub(super) unsafe fn pack(acts: &Activations, rows: Range<usize>, form: Form) {
     let k = acts.cols();
     let zeros = [0f32; 0];
     for first in rows.clone().step_by(TILE_ROWS) {
-        let x: [&[f32]; TILE_ROWS] =
-            array::from_fn(|i| if first + i < rows.end { acts.f32_row(first + i) } else { &zeros });
+        let x: [&[f32]; TILE_ROWS] = array::from_fn(|i| if first + i < rows.end { acts.f32_row(first + i) } else { &zeros });
         for slice in 0..k.div_ceil(BF16_SLICE) {
             // SAFETY: the caller's promise.
             let parts = unsafe { acts.bf16_tiles_mut(first / TILE_ROWS, slice) };

@@ -1,0 +1,8 @@
+//! The one decoder and the table of what its architectures do differently.
+
+pub mod architectures;
+mod batch;
+mod decoder;
+
+pub use batch::Batch;
+pub use decoder::{AttentionBlock, Decoder, Forward, Linear, Mlp, Weights};

@@ -1,0 +1,171 @@
+//! From what a caller asks to token ids: the chat template and the tokenizer of one model, without its weights.
+
+use std::path::Path;
+
+use downshift_worker::{Input, Message, Prompt, Role};
+use serde_json::{Map, Value};
+
+use crate::chat_template::{ChatTemplate, Piece, Specials, WallClock};
+use crate::error::Error;
+use crate::tokenizer::{Special, Tokenizer};
+use crate::weights::Metadata;
+
+/// A chat template is text that people write; more is an attack.
+const MAX_TEMPLATE_BYTES: u64 = 1 << 20;
+
+/// Builds prompts for one model.
+pub struct PromptBuilder {
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    has_own_template: bool,
+}
+
+impl PromptBuilder {
+    /// The tokenizer and template of a file; `chat_template` replaces the latter. A file without a template gets ChatML if its
+    /// vocabulary has the markers, else plain roles. Both are tried once, so that a broken file is known before it is asked.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`], [`Error::Template`]; [`Error::Read`] for the replacing file.
+    pub fn from_metadata(metadata: &Metadata, chat_template: Option<&Path>) -> Result<Self, Error> {
+        let tokenizer = Tokenizer::from_metadata(metadata)?;
+        let piece = |id: Option<u32>| id.and_then(|id| tokenizer.piece(id)).map(str::to_owned);
+        let specials = Specials {
+            bos_token: piece(tokenizer.bos()),
+            eos_token: piece(tokenizer.eos()),
+            control: tokenizer.control_spellings().map(str::to_owned).collect(),
+        };
+        let source = match chat_template {
+            Some(path) => Some(read_template(path)?),
+            None => metadata.string("tokenizer.chat_template")?.map(str::to_owned),
+        };
+        let has_own_template = source.is_some();
+        let template = match source {
+            Some(source) => ChatTemplate::parse(&source, specials)?,
+            None if tokenizer.token_id("<|im_start|>").is_some() && tokenizer.token_id("<|im_end|>").is_some() => ChatTemplate::chatml(specials),
+            None => ChatTemplate::plain_roles(specials),
+        };
+        let builder = Self { tokenizer, template, has_own_template };
+        builder.encode(&Input::chat(vec![Message::user("Hello")]))?;
+        Ok(builder)
+    }
+
+    /// Whether the template came with the model rather than from the defaults.
+    pub fn has_own_template(&self) -> bool {
+        self.has_own_template
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Ids of a prompt, the sequence's begin token included where the model wants one.
+    ///
+    /// # Errors
+    /// [`Error::Template`] where the template refuses the messages; [`Error::TokenId`] for an id outside the vocabulary.
+    pub fn encode(&self, input: &Input) -> Result<Vec<u32>, Error> {
+        let mut ids = Vec::new();
+        match input {
+            Input::Completion(Prompt::Tokens(tokens)) => {
+                let n_vocab = self.tokenizer.n_vocab();
+                if let Some(&id) = tokens.iter().find(|&&id| id as usize >= n_vocab) {
+                    return Err(Error::TokenId { id, n_vocab });
+                }
+                ids.extend(tokens);
+                return Ok(ids);
+            }
+            Input::Completion(Prompt::Text(text)) => {
+                ids.extend(self.tokenizer.bos().filter(|_| self.tokenizer.add_bos()));
+                self.tokenizer.encode(text, Special::Plain, &mut ids);
+            }
+            Input::Chat { messages, tools, variables } => {
+                let prompt = self.template.render(&chat_variables(messages, tools, variables), &WallClock::now())?;
+                ids.extend(self.tokenizer.bos().filter(|_| self.tokenizer.add_bos()));
+                let bos = ids.len();
+                for piece in &prompt.pieces {
+                    match piece {
+                        Piece::Template(text) => self.tokenizer.encode(text, Special::Parse, &mut ids),
+                        Piece::User(text) => self.tokenizer.encode(text, Special::Plain, &mut ids),
+                    }
+                }
+                // Templates that write the begin token themselves must not get it twice.
+                if bos == 1 && ids.get(1) == ids.first() {
+                    ids.remove(0);
+                }
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Ids of text; with `special`, spellings of special tokens become those tokens.
+    pub fn tokenize(&self, text: &str, special: bool) -> Vec<u32> {
+        let mut ids = Vec::new();
+        self.tokenizer.encode(text, if special { Special::Parse } else { Special::Plain }, &mut ids);
+        ids
+    }
+
+    /// Text of ids.
+    ///
+    /// # Errors
+    /// [`Error::TokenId`] for an id outside the vocabulary.
+    pub fn detokenize(&self, ids: &[u32]) -> Result<String, Error> {
+        let n_vocab = self.tokenizer.n_vocab();
+        match ids.iter().find(|&&id| id as usize >= n_vocab) {
+            Some(&id) => Err(Error::TokenId { id, n_vocab }),
+            None => Ok(self.text(ids)),
+        }
+    }
+
+    fn text(&self, ids: &[u32]) -> String {
+        String::from_utf8_lossy(&self.tokenizer.decode(ids, false)).into_owned()
+    }
+
+    /// The text that the template makes of a conversation; of a completion its own text.
+    ///
+    /// # Errors
+    /// As [`PromptBuilder::encode`].
+    pub fn render(&self, input: &Input) -> Result<String, Error> {
+        Ok(match input {
+            Input::Chat { messages, tools, variables } => {
+                self.template.render(&chat_variables(messages, tools, variables), &WallClock::now())?.text()
+            }
+            Input::Completion(Prompt::Text(text)) => text.clone(),
+            Input::Completion(Prompt::Tokens(ids)) => self.text(ids),
+        })
+    }
+}
+
+fn read_template(path: &Path) -> Result<String, Error> {
+    let failed = |source| Error::Read { path: path.display().to_string(), source };
+    let length = std::fs::metadata(path).map_err(failed)?.len();
+    if length > MAX_TEMPLATE_BYTES {
+        return Err(failed(std::io::Error::other(format!("{length} bytes, where a template may have {MAX_TEMPLATE_BYTES}"))));
+    }
+    std::fs::read_to_string(path).map_err(failed)
+}
+
+fn chat_variables(messages: &[Message], tools: &[Value], variables: &Map<String, Value>) -> Map<String, Value> {
+    let mut all = variables.clone();
+    all.insert("messages".into(), messages.iter().map(message_value).collect());
+    if !tools.is_empty() {
+        all.insert("tools".into(), Value::Array(tools.to_vec()));
+    }
+    // An open assistant turn is continued, not begun again.
+    let open = messages.last().is_some_and(|message| message.role == Role::Assistant);
+    all.entry("add_generation_prompt").or_insert(Value::Bool(!open));
+    all
+}
+
+fn message_value(message: &Message) -> Value {
+    let role = match message.role {
+        Role::System => "system",
+        Role::User => "user",
+        Role::Assistant => "assistant",
+        Role::Tool => "tool",
+    };
+    let mut fields = Map::new();
+    fields.insert("role".into(), role.into());
+    fields.insert("content".into(), message.content.clone());
+    fields.extend(message.extra.clone());
+    Value::Object(fields)
+}

@@ -1,0 +1,143 @@
+//! The float operations of a forward pass, one table per instruction set, chosen at run time.
+//! Owns the table and its detection. Does not own threads; the safe methods are in the modules named after them.
+
+#![allow(unsafe_code)]
+
+pub(crate) mod scalar;
+pub(crate) mod scalar_attention;
+
+use crate::activation::Activation;
+use crate::kv::KvType;
+
+/// Rows of a tile of queries lie in strips of this many, one strip after the other.
+pub(crate) const STRIP: usize = 16;
+
+/// What a score goes through before the softmax.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ScoreMap {
+    pub scale: f32,
+    pub softcap: Option<f32>,
+}
+
+/// Kernels of one instruction set. Each is safe to call on a machine that has it; slices must have the lengths
+/// stated here, which the kernels also check.
+#[derive(Clone, Copy)]
+#[allow(clippy::type_complexity)] // the signatures are the documentation
+pub(crate) struct OpsTable {
+    pub name: &'static str,
+    /// `out[i] = x[i] / sqrt(mean(x²) + eps) * weight[i]`; all of one length.
+    pub rms_norm: unsafe fn(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]),
+    /// The same, in place.
+    pub rms_norm_in_place: unsafe fn(x: &mut [f32], weight: &[f32], eps: f32),
+    /// `out[i] = (x[i] - mean) / sqrt(var + eps) * weight[i] + bias[i]`.
+    pub layer_norm: unsafe fn(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]),
+    /// Rotates pairs (x[2i], x[2i+1]) by (cos[i], sin[i]).
+    pub rope_norm: unsafe fn(x: &mut [f32], cos: &[f32], sin: &[f32]),
+    /// Rotates pairs (x[i], x[i + x.len()/2]) by (cos[i], sin[i]).
+    pub rope_neox: unsafe fn(x: &mut [f32], cos: &[f32], sin: &[f32]),
+    /// `x[i] = exp(x[i] - max) / sum`.
+    pub softmax: unsafe fn(x: &mut [f32]),
+    /// `x[i] = act(x[i])`.
+    pub activate: unsafe fn(act: Activation, x: &mut [f32]),
+    /// `out[i] = act(gate[i]) * up[i]`.
+    pub gated: unsafe fn(act: Activation, gate: &[f32], up: &[f32], out: &mut [f32]),
+    /// (index of the first largest value, that value, whether all are finite); `x` not empty.
+    pub max_and_finite: unsafe fn(x: &[f32]) -> (usize, f32, bool),
+    /// One head's row to storage; `out` is a padded row.
+    pub narrow: unsafe fn(kind: KvType, row: &[f32], out: &mut [u8]),
+    /// Rows of storage to f32; `out.len()` elements, a multiple of the row's padding.
+    pub widen: unsafe fn(kind: KvType, rows: &[u8], out: &mut [f32]),
+    /// `scores[r][j] = q[r] · k[j]`: `q` (rows, dim), `k` n_keys stored rows, `scores` (rows, 64). `next` is memory
+    /// worth fetching meanwhile.
+    pub score_rows: unsafe fn(kind: KvType, dim: usize, q: &[f32], k: &[u8], scores: &mut [f32], next: &[u8]),
+    /// Maps `scores`, moves the running maximum and sum and turns scores into weights; returns the factor for what
+    /// was accumulated so far.
+    pub online_softmax: unsafe fn(map: ScoreMap, scores: &mut [f32], max: &mut f32, sum: &mut f32) -> f32,
+    /// `acc[r] = acc[r] * factor[r] + sum over j of weights[r][j] * v[j]`: `weights` (rows, 64), `v` n_keys stored rows
+    /// of which weights[r][first..first + n_keys] are the weights, `acc` (rows, dim).
+    pub mix_rows: unsafe fn(kind: KvType, dim: usize, mix: MixRows<'_>, v: &[u8], acc: &mut [f32], next: &[u8]),
+    /// `st[j][r] = k[j] · qt[.][r]`: `k` (n_keys, dim), `qt` strips of (dim, 16), `st` strips of (64, 16).
+    pub score_tile: unsafe fn(dim: usize, k: &[f32], qt: &[f32], st: &mut [f32]),
+    /// As `online_softmax`, for the columns of a tile: `st` strips of (64, 16), of which keys 0..n_keys count, and of
+    /// these for column r only `visible.0[r] <= j < visible.1[r]`; `max`, `sum` and `factor` per column.
+    pub softmax_tile: unsafe fn(map: ScoreMap, n_keys: usize, st: &mut [f32], columns: TileColumns<'_>),
+    /// `ot[d][r] = ot[d][r] * factor[r] + sum over j of v[j][d] * pt[j][r]`: `v` (n_keys, dim), `pt` strips of (64, 16)
+    /// from key `first` on, `ot` strips of (dim, 16).
+    pub mix_tile: unsafe fn(dim: usize, first: usize, v: &[f32], pt: &[f32], factor: &[f32], ot: &mut [f32]),
+}
+
+/// Weights of a few query rows over the keys of a block.
+#[derive(Clone, Copy)]
+pub(crate) struct MixRows<'a> {
+    pub weights: &'a [f32],
+    /// Column of `weights` that belongs to the first row of `v`.
+    pub first: usize,
+    /// Per row: what the accumulator is multiplied by first.
+    pub factor: &'a [f32],
+}
+
+/// State of the columns of a tile, all of one length, a multiple of [`STRIP`].
+pub(crate) struct TileColumns<'a> {
+    /// First visible key and end of the visible keys, as whole numbers; `None` if all are visible.
+    pub visible: Option<(&'a [f32], &'a [f32])>,
+    pub max: &'a mut [f32],
+    pub sum: &'a mut [f32],
+    pub factor: &'a mut [f32],
+}
+
+/// The float operations of the chosen instruction set.
+#[derive(Clone, Copy)]
+pub struct Ops {
+    pub(crate) table: &'static OpsTable,
+}
+
+impl Ops {
+    /// The best this machine has.
+    pub fn detect() -> Self {
+        Self { table: &scalar::TABLE }
+    }
+
+    /// All this machine has, the slowest first.
+    pub fn available() -> Vec<Self> {
+        vec![Self { table: &scalar::TABLE }]
+    }
+
+    /// Name of the instruction set.
+    pub fn name(&self) -> &'static str {
+        self.table.name
+    }
+}
+
+impl std::fmt::Debug for Ops {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Ops").field(&self.name()).finish()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod test_data {
+    //! Inputs and comparison for the tests of all operations.
+
+    /// Lengths around every vector width.
+    pub(crate) const LENGTHS: [usize; 12] = [1, 2, 7, 8, 15, 16, 17, 33, 64, 100, 257, 1031];
+
+    /// `n` values in `-range..range` that look random, the same for the same seed.
+    pub(crate) fn random(n: usize, seed: u64, range: f32) -> Vec<f32> {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x2545_f491_4f6c_dd1d;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        };
+        (0..n).map(|_| next() * range).collect()
+    }
+
+    /// Fails unless `|got - expected| <= bound * max(1, |expected|)` everywhere.
+    pub(crate) fn assert_close(got: &[f32], expected: &[f32], bound: f32, what: &str) {
+        assert_eq!(got.len(), expected.len(), "{what}: length");
+        for (i, (&g, &e)) in got.iter().zip(expected).enumerate() {
+            assert!((g - e).abs() <= bound * e.abs().max(1.0), "{what}: at {i} {g} instead of {e}");
+        }
+    }
+}

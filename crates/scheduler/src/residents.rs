@@ -1,0 +1,303 @@
+//! The state of every model: Unloaded, Loading with many waiters, Ready, Draining; and who waits in line for it.
+//!
+//! Transitions only: time is passed in, and workers to stop come back to the caller, who acts without any lock.
+//! Does not own verdicts' rules (`verdict`) or what fits where (`plan`).
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use downshift_worker::{Device, Failure, ModelInfo, Placement, Worker};
+
+use crate::config::{Config, KeepAlive};
+use crate::file_id::FileId;
+use crate::load::Progress;
+use crate::verdict::Verdict;
+
+/// All models, by their index in the configuration.
+pub(crate) struct Residents {
+    pub models: Vec<Resident>,
+    next: u64,
+}
+
+/// One model.
+pub(crate) struct Resident {
+    pub state: State,
+    pub verdict: Verdict,
+    /// What its header says, for the files it was read from.
+    pub header: Option<(FileId, Arc<ModelInfo>)>,
+    /// Devices it is not placed on until then, and why.
+    pub cooled: HashMap<Device, (Duration, Failure)>,
+    line: VecDeque<u64>,
+    failed_load: Option<(u64, Failure)>,
+}
+
+/// Where a model is in its life.
+pub(crate) enum State {
+    Unloaded,
+    Loading {
+        generation: u64,
+        placement: Placement,
+        progress: Arc<Progress>,
+    },
+    Ready(Loaded),
+    /// No new requests; gone once the running ones have ended.
+    Draining(Loaded),
+}
+
+/// A loaded model.
+pub(crate) struct Loaded {
+    pub generation: u64,
+    pub worker: Arc<dyn Worker>,
+    pub placement: Placement,
+    pub last_used: Duration,
+    pub threads: usize,
+    /// Running requests; those given up carry the time since when.
+    pub leases: HashMap<u64, Option<Duration>>,
+}
+
+/// The right to run one request on one loaded model.
+#[derive(Clone)]
+pub(crate) struct Slot {
+    pub index: usize,
+    pub generation: u64,
+    pub lease: u64,
+    pub worker: Arc<dyn Worker>,
+    pub placement: Placement,
+}
+
+/// What a request that wants a model is told.
+pub(crate) enum Claim {
+    /// Run on it now.
+    Run(Slot),
+    /// Wait in line with this ticket; where it loads, for that load.
+    Wait { ticket: u64, load: Option<(u64, Arc<Progress>)> },
+    /// Too many wait already.
+    Full,
+    /// It is not loaded, and this request is the one to load it.
+    Vacant { ticket: u64 },
+}
+
+impl Residents {
+    pub fn new(count: usize) -> Self {
+        let resident = || Resident {
+            state: State::Unloaded,
+            verdict: Verdict::Ok { fails: 0 },
+            header: None,
+            cooled: HashMap::new(),
+            line: VecDeque::new(),
+            failed_load: None,
+        };
+        Self { models: (0..count).map(|_| resident()).collect(), next: 1 }
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    /// Asks for a slot. `ticket` is the place in line from an earlier call, `parallel` and `queue` how many may run and wait.
+    pub fn claim(&mut self, index: usize, ticket: Option<u64>, parallel: usize, queue: usize) -> Claim {
+        let number = self.number();
+        let resident = &mut self.models[index];
+        let active = match &resident.state {
+            State::Ready(loaded) | State::Draining(loaded) => loaded.leases.len(),
+            State::Unloaded | State::Loading { .. } => 0,
+        };
+        let ticket = match ticket {
+            Some(ticket) => ticket,
+            None if active + resident.line.len() >= parallel.saturating_add(queue) => return Claim::Full,
+            None => {
+                resident.line.push_back(number);
+                number
+            }
+        };
+        let first = resident.line.front() == Some(&ticket);
+        match &mut resident.state {
+            State::Ready(loaded) if first && active < parallel => {
+                resident.line.pop_front();
+                loaded.leases.insert(number, None);
+                let (generation, placement, worker) = (loaded.generation, loaded.placement, loaded.worker.clone());
+                Claim::Run(Slot { index, generation, lease: number, worker, placement })
+            }
+            State::Loading { generation, progress, .. } => Claim::Wait { ticket, load: Some((*generation, progress.clone())) },
+            State::Unloaded if first => Claim::Vacant { ticket },
+            State::Ready(_) | State::Draining(_) | State::Unloaded => Claim::Wait { ticket, load: None },
+        }
+    }
+
+    /// Leaves the line, because the request gave up or was told that the load failed.
+    pub fn leave_line(&mut self, index: usize, ticket: u64) {
+        self.models[index].line.retain(|other| *other != ticket);
+    }
+
+    /// Begins a load and returns its generation.
+    pub fn begin_load(&mut self, index: usize, placement: Placement, progress: Arc<Progress>) -> u64 {
+        let generation = self.number();
+        self.models[index].state = State::Loading { generation, placement, progress };
+        generation
+    }
+
+    /// Whether this load is still the one that is waited for.
+    pub fn is_loading(&self, index: usize, generation: u64) -> bool {
+        matches!(self.models[index].state, State::Loading { generation: now, .. } if now == generation)
+    }
+
+    /// Ends a load. A worker that nobody waits for any more comes back, to be killed.
+    pub fn end_load(
+        &mut self,
+        index: usize,
+        generation: u64,
+        result: Result<Arc<dyn Worker>, Failure>,
+        now: Duration,
+    ) -> Option<Arc<dyn Worker>> {
+        let resident = &mut self.models[index];
+        let placement = match &resident.state {
+            State::Loading { generation: current, placement, .. } if *current == generation => *placement,
+            _ => return result.ok(),
+        };
+        match result {
+            Ok(worker) => {
+                let threads = placement.threads;
+                let loaded = Loaded { generation, worker, placement, last_used: now, threads, leases: HashMap::new() };
+                resident.state = State::Ready(loaded);
+            }
+            Err(failure) => {
+                resident.failed_load = Some((generation, failure));
+                resident.state = State::Unloaded;
+            }
+        }
+        None
+    }
+
+    /// Why the load of this generation, or a later one, failed.
+    pub fn load_failure(&self, index: usize, generation: u64) -> Option<Failure> {
+        self.models[index].failed_load.as_ref().filter(|(failed, _)| *failed >= generation).map(|(_, failure)| failure.clone())
+    }
+
+    /// A request on a slot has ended. A drained worker comes back, to be dropped.
+    pub fn release(&mut self, slot: &Slot, now: Duration) -> Option<Arc<dyn Worker>> {
+        let state = &mut self.models[slot.index].state;
+        let (State::Ready(loaded) | State::Draining(loaded)) = state else { return None };
+        if loaded.generation != slot.generation {
+            return None;
+        }
+        loaded.leases.remove(&slot.lease);
+        loaded.last_used = now;
+        let drained = loaded.leases.is_empty() && matches!(state, State::Draining(_));
+        if drained { take_worker(state) } else { None }
+    }
+
+    /// Nobody listens to a request any more; its worker was told, and has `stall_timeout` to let go of it.
+    pub fn abandon(&mut self, slot: &Slot, now: Duration) {
+        if let State::Ready(loaded) | State::Draining(loaded) = &mut self.models[slot.index].state
+            && loaded.generation == slot.generation
+            && let Some(since) = loaded.leases.get_mut(&slot.lease)
+        {
+            *since = Some(now);
+        }
+    }
+
+    /// Forgets a worker that is no longer trusted; it comes back, to be killed, unless it was forgotten before.
+    pub fn retire(&mut self, index: usize, generation: u64) -> Option<Arc<dyn Worker>> {
+        let state = &mut self.models[index].state;
+        match state {
+            State::Ready(loaded) | State::Draining(loaded) if loaded.generation == generation => take_worker(state),
+            _ => None,
+        }
+    }
+
+    /// Takes a model out: at once if it is idle, else once its running requests have ended.
+    pub fn unload(&mut self, index: usize) -> Option<Arc<dyn Worker>> {
+        let state = &mut self.models[index].state;
+        match std::mem::replace(state, State::Unloaded) {
+            State::Ready(loaded) | State::Draining(loaded) if !loaded.leases.is_empty() => {
+                *state = State::Draining(loaded);
+                None
+            }
+            State::Ready(loaded) | State::Draining(loaded) => Some(loaded.worker),
+            other => {
+                *state = other;
+                None
+            }
+        }
+    }
+
+    /// Whether it is loaded, nothing runs on it and nobody waits for it.
+    pub fn is_idle(&self, index: usize) -> bool {
+        let resident = &self.models[index];
+        matches!(&resident.state, State::Ready(loaded) if loaded.leases.is_empty()) && resident.line.is_empty()
+    }
+
+    /// Unloads what was idle for its time, and gives up workers that do not let go of abandoned requests.
+    /// Returns the workers to drop, those to kill, and when to look again.
+    pub fn sweep(&mut self, config: &Config, now: Duration) -> Sweep {
+        let mut sweep = Sweep::default();
+        for index in 0..self.models.len() {
+            let (State::Ready(loaded) | State::Draining(loaded)) = &self.models[index].state else { continue };
+            let stuck = loaded.leases.values().flatten().min().zip(config.settings.stall_timeout).map(|(since, limit)| *since + limit);
+            let expires = match config.keep_alive(index) {
+                KeepAlive::For(time) if self.is_idle(index) => Some(loaded.last_used + time),
+                KeepAlive::For(_) | KeepAlive::Forever => None,
+            };
+            let generation = loaded.generation;
+            if stuck.is_some_and(|at| at <= now) {
+                sweep.killed.extend(self.retire(index, generation).map(|worker| (index, worker)));
+            } else if expires.is_some_and(|at| at <= now) {
+                sweep.dropped.extend(self.unload(index).map(|worker| (index, worker)));
+            } else {
+                sweep.next = [sweep.next, stuck, expires].into_iter().flatten().min();
+            }
+        }
+        sweep
+    }
+
+    /// Shares `cores` among busy workers and returns those whose share has changed.
+    pub fn share_threads(&mut self, cores: usize) -> Vec<(Arc<dyn Worker>, usize)> {
+        let share = self.thread_share(cores, 0);
+        let mut changed = Vec::new();
+        for resident in &mut self.models {
+            if let State::Ready(loaded) | State::Draining(loaded) = &mut resident.state
+                && !loaded.leases.is_empty()
+                && loaded.threads != share
+            {
+                loaded.threads = share;
+                changed.push((loaded.worker.clone(), share));
+            }
+        }
+        changed
+    }
+
+    /// Cores for each busy worker if `more` become busy.
+    pub fn thread_share(&self, cores: usize, more: usize) -> usize {
+        let is_busy = |resident: &&Resident| match &resident.state {
+            State::Ready(loaded) | State::Draining(loaded) => !loaded.leases.is_empty(),
+            State::Unloaded | State::Loading { .. } => false,
+        };
+        let busy = self.models.iter().filter(is_busy).count() + more;
+        (cores / busy.max(1)).max(1)
+    }
+
+    /// How many wait in line for a model.
+    pub fn waiting(&self, index: usize) -> usize {
+        self.models[index].line.len()
+    }
+}
+
+/// What [`Residents::sweep`] took out.
+#[derive(Default)]
+pub(crate) struct Sweep {
+    pub dropped: Vec<(usize, Arc<dyn Worker>)>,
+    pub killed: Vec<(usize, Arc<dyn Worker>)>,
+    pub next: Option<Duration>,
+}
+
+fn take_worker(state: &mut State) -> Option<Arc<dyn Worker>> {
+    match std::mem::replace(state, State::Unloaded) {
+        State::Ready(loaded) | State::Draining(loaded) => Some(loaded.worker),
+        other => {
+            *state = other;
+            None
+        }
+    }
+}

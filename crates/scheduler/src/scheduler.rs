@@ -1,0 +1,171 @@
+//! The handle that others hold: submit, look, unload, shut down.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use downshift_worker::{Failure, FailureKind, Launcher, ModelInfo, Placement, RequestId};
+
+use crate::attempt::{Answer, Refused};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, ConfigError};
+use crate::counters::Counters;
+use crate::file_id::FileId;
+use crate::residents::State;
+use crate::run_loop::Shared;
+use crate::submit::{Listener, Submission, submit};
+use crate::verdict::Verdict;
+
+/// Chooses which model answers. Dropping it ends all requests and stops all workers.
+pub struct Scheduler {
+    shared: Arc<Shared>,
+}
+
+/// How a model stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelStatus {
+    /// The name callers send.
+    pub name: String,
+    /// Unloaded, loading, ready or draining.
+    pub state: ModelState,
+    /// Whether it is tried at all.
+    pub verdict: ModelVerdict,
+    /// Where it is loaded, or being loaded.
+    pub placement: Option<Placement>,
+    /// Requests that run on it.
+    pub running: usize,
+    /// Requests that wait for it.
+    pub waiting: usize,
+}
+
+/// Where a model is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelState {
+    /// Nothing of it is in memory.
+    Unloaded,
+    /// It is being loaded.
+    Loading,
+    /// It answers.
+    Ready,
+    /// It finishes its requests and is then unloaded.
+    Draining,
+}
+
+/// Whether a model is tried.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ModelVerdict {
+    /// It is.
+    Ok,
+    /// Not for this long, because of this.
+    Cooling(Duration, Failure),
+    /// Not until its files change, because of this.
+    Quarantined(Failure),
+}
+
+impl Scheduler {
+    /// A scheduler on the machine's own clock.
+    pub fn new(config: Config, launcher: Arc<dyn Launcher>) -> Self {
+        Self::with_clock(config, launcher, Arc::new(SystemClock::start()))
+    }
+
+    /// A scheduler on `clock`, for tests.
+    pub fn with_clock(config: Config, launcher: Arc<dyn Launcher>, clock: Arc<dyn Clock>) -> Self {
+        Self { shared: Shared::new(config, launcher, clock) }
+    }
+
+    /// What models.toml says.
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// An id that no other request of this scheduler has.
+    pub fn next_request_id(&self) -> RequestId {
+        RequestId(self.shared.next_request.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Answers a request with the first model of its chain that can. Blocks this thread, on which `listener` is called.
+    ///
+    /// # Errors
+    /// Nobody answered, the client left, or an answer broke off after text was shown; every attempt is in the error.
+    pub fn submit(&self, submission: Submission, listener: &mut Listener<'_>) -> Result<Answer, Refused> {
+        submit(&self.shared, submission, listener)
+    }
+
+    /// Ends a request because its client has left; unknown ids are ignored.
+    pub fn cancel(&self, id: RequestId) {
+        self.shared.cancel(id);
+    }
+
+    /// How every model stands, in the order of models.toml.
+    pub fn models(&self) -> Vec<ModelStatus> {
+        let now = self.shared.clock.now();
+        let names = self.config().models().iter().map(|entry| entry.name().to_owned());
+        self.shared.look(|state| {
+            let resident = |(index, name): (usize, String)| {
+                let resident = &state.residents.models[index];
+                let (life, placement, running) = match &resident.state {
+                    State::Unloaded => (ModelState::Unloaded, None, 0),
+                    State::Loading { placement, .. } => (ModelState::Loading, Some(*placement), 0),
+                    State::Ready(loaded) => (ModelState::Ready, Some(loaded.placement), loaded.leases.len()),
+                    State::Draining(loaded) => (ModelState::Draining, Some(loaded.placement), loaded.leases.len()),
+                };
+                let verdict = match &resident.verdict {
+                    Verdict::Ok { .. } => ModelVerdict::Ok,
+                    Verdict::Cooling { until, failure, .. } => ModelVerdict::Cooling(until.saturating_sub(now), failure.clone()),
+                    Verdict::Quarantined { failure, .. } => ModelVerdict::Quarantined(failure.clone()),
+                };
+                ModelStatus { name, state: life, verdict, placement, running, waiting: state.residents.waiting(index) }
+            };
+            names.enumerate().map(resident).collect()
+        })
+    }
+
+    /// What the header of a model says; read from the file unless it is known.
+    ///
+    /// # Errors
+    /// [`FailureKind::UnknownModel`], or why it cannot be loaded.
+    pub fn inspect(&self, name: &str) -> Result<Arc<ModelInfo>, Failure> {
+        let Some(index) = self.config().index_of(name) else {
+            let message = format!("there is no model `{name}`");
+            return Err(Failure::new(FailureKind::UnknownModel, downshift_worker::Stage::Admission, message));
+        };
+        self.shared.header(index, &FileId::of(&self.config().models()[index].spec))
+    }
+
+    /// Reads every header and compares the kinds along all lists of fallbacks, as a start-up check.
+    ///
+    /// # Errors
+    /// A model lists a fallback of another kind. Models that cannot be loaded are no error here.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let kinds: Vec<_> = self.config().models().iter().map(|entry| self.inspect(entry.name()).ok().map(|info| info.kind)).collect();
+        self.config().check_kinds(&kinds)
+    }
+
+    /// Unloads a model: at once if it is idle, else when its requests have ended. False if there is no such model.
+    pub fn unload(&self, name: &str) -> bool {
+        let Some(index) = self.config().index_of(name) else { return false };
+        self.shared.change(|state, effects| effects.drop_workers(state.residents.unload(index)));
+        true
+    }
+
+    /// Unloads the models whose idle time is over. A thread of the scheduler does this by itself.
+    pub fn unload_idle(&self) {
+        self.shared.sweep();
+    }
+
+    /// Totals for metrics.
+    pub fn counters(&self) -> Counters {
+        self.shared.look(|state| state.counters.clone())
+    }
+
+    /// Ends all requests as if their clients had left, stops all workers, and refuses new requests.
+    pub fn shutdown(&self) {
+        self.shared.close();
+    }
+}
+
+impl Drop for Scheduler {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
+}

@@ -1,0 +1,81 @@
+//! What a model produces.
+
+use serde::{Deserialize, Serialize};
+
+/// One piece of an answer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Delta {
+    /// Whole characters; empty where the tokens only complete later (a split character, a possible stop string).
+    pub text: String,
+    /// Every token accepted since the previous delta, those whose text is held back included.
+    pub token_ids: Vec<u32>,
+    /// One entry per token, where asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub logprobs: Vec<TokenLogprob>,
+}
+
+/// The log-probability of a token and of its rivals.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TokenLogprob {
+    /// The token that was drawn.
+    pub token_id: u32,
+    /// Natural logarithm of its probability before sampling filters.
+    pub logprob: f32,
+    /// The most likely tokens and theirs, best first.
+    pub top: Vec<(u32, f32)>,
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// The model ended its turn, or a stop string appeared.
+    Stop,
+    /// `max_tokens` or the context was used up.
+    Length,
+}
+
+impl FinishReason {
+    /// OpenAI's word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+        }
+    }
+}
+
+/// Tokens in and out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Tokens of the prompt.
+    pub prompt_tokens: u32,
+    /// Tokens generated.
+    pub completion_tokens: u32,
+}
+
+/// Where the time went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Timings {
+    /// Prompt tokens found in the cache.
+    pub cache_n: u32,
+    /// Prompt tokens computed.
+    pub prompt_n: u32,
+    /// Milliseconds from admission to the first token.
+    pub prompt_ms: f64,
+    /// Tokens generated.
+    pub predicted_n: u32,
+    /// Milliseconds from the first token to the last.
+    pub predicted_ms: f64,
+}
+
+/// How an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Completion {
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// Tokens in and out.
+    pub usage: Usage,
+    /// Where the time went.
+    pub timings: Timings,
+}
