@@ -3,7 +3,7 @@
 
 use crate::aligned::Aligned;
 #[cfg(target_arch = "x86_64")]
-use crate::arch::{amx, avx512_vnni};
+use crate::arch::{amx, avx2, avx512_vnni};
 use crate::blocks::DType;
 use crate::isa::{Isa, Tier};
 use crate::quantize::{Activations, Form};
@@ -83,6 +83,8 @@ impl KernelTable {
     pub(crate) fn of(isa: Isa) -> &'static Self {
         match isa.0 {
             Tier::Scalar => &SCALAR,
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx2 => &avx2::TABLE,
             #[cfg(target_arch = "x86_64")]
             Tier::Avx512Vnni => &avx512_vnni::TABLE,
             #[cfg(target_arch = "x86_64")]
