@@ -309,25 +309,25 @@ impl Activations {
                 )
             };
             for (block, d) in d.iter_mut().enumerate() {
-                let mut maxima = [0f32; 8];
-                for (g, max) in maxima.iter_mut().enumerate() {
-                    *max = max_abs(&group(x, block * 8 + g));
-                }
+                let groups: [[f32; 32]; 8] = std::array::from_fn(|g| group(x, block * 8 + g));
+                let maxima = groups.each_ref().map(max_abs);
                 let max = f32::from_bits(maxima.iter().fold(0, |max, x| x.to_bits().max(max)));
                 let unit = max / (127.0 * MULTIPLIER_MAX);
                 *d = unit;
-                for (g, max_abs) in maxima.iter().enumerate() {
-                    // The smallest step that reaches the group's maximum; the 0.999 keeps the block's own maximum at 63.
-                    let multiplier = (max_abs / (127.0 * unit) + 0.999).clamp(1.0, MULTIPLIER_MAX).trunc();
-                    let q = quants(&group(x, block * 8 + g), 1.0 / (unit * multiplier));
+                // The smallest steps that reach the groups' maxima; the 0.999 keeps the block's own maximum at 63.
+                let per_unit = 1.0 / (127.0 * unit);
+                let steps = maxima.map(|max| (max * per_unit + 0.999).clamp(1.0, MULTIPLIER_MAX).trunc());
+                let per_step = steps.map(|step| 1.0 / (unit * step));
+                for (g, x) in groups.iter().enumerate() {
+                    let q = quants(x, per_step[g]);
                     let at = block * 8 + g;
                     qs[at * 32..][..32].copy_from_slice(&q);
                     let sum = |q: &[i8]| q.iter().map(|q| i16::from(*q)).sum::<i16>();
                     let halves = [sum(&q[..16]), sum(&q[16..])];
                     sums[at] = halves[0] + halves[1];
                     sums16[at * 2..][..2].copy_from_slice(&halves.map(|sum| -16 * sum));
-                    multipliers[at] = multiplier as i16;
-                    multipliers16[at * 2..][..2].fill(multiplier as i16);
+                    multipliers[at] = steps[g] as i16;
+                    multipliers16[at * 2..][..2].fill(steps[g] as i16);
                 }
             }
         }

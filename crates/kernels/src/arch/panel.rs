@@ -59,13 +59,13 @@ impl<const ROWS: usize> Panel<ROWS> {
     pub(super) fn fill(&mut self, dtype: DType, blocks: &[u8], r: usize, unsigned: bool) {
         let mut row = Row { quants: [0; SLICE], scales: [0.0; SLICE / 16], mins: [0.0; SLICE / 16] };
         match dtype {
-            DType::Q4_0 => row.of_32::<18>(blocks, |b| nibbles(&b[2..], 0), |b| (f16(b), 8.0 * f16(b))),
+            DType::Q4_0 => row.of_32::<18>(blocks, |b| nibbles(&b[2..], 0), |b| times(f16(b), 8.0)),
             DType::Q4_1 => row.of_32::<20>(blocks, |b| nibbles(&b[4..], 0), |b| (f16(b), -f16(&b[2..]))),
-            DType::Q5_0 => row.of_32::<22>(blocks, |b| nibbles(&b[6..], u32_at(&b[2..])), |b| (f16(b), 16.0 * f16(b))),
+            DType::Q5_0 => row.of_32::<22>(blocks, |b| nibbles(&b[6..], u32_at(&b[2..])), |b| times(f16(b), 16.0)),
             DType::Q5_1 => row.of_32::<24>(blocks, |b| nibbles(&b[8..], u32_at(&b[4..])), |b| (f16(b), -f16(&b[2..]))),
             DType::Q8_0 => {
-                let (flip, offset) = if unsigned { (0x80, 128.0) } else { (0, 0.0) };
-                row.of_32::<34>(blocks, |b| std::array::from_fn(|i| b[2 + i] ^ flip), |b| (f16(b), offset * f16(b)));
+                let (flip, offset) = if unsigned { (0x80 * ONES, 128.0) } else { (0, 0.0) };
+                row.of_32::<34>(blocks, |b| bytes(bits(&b[2..], 0, 255).map(|word| word ^ flip)), |b| times(f16(b), offset));
             }
             DType::IQ4_NL | DType::IQ4_XS | DType::MXFP4 => row.of_levels(dtype, blocks, unsigned),
             DType::Q4_K => row.q4_k(blocks),
@@ -78,10 +78,11 @@ impl<const ROWS: usize> Panel<ROWS> {
         for (place, quants) in self.quants.iter_mut().zip(row.quants.as_chunks::<4>().0) {
             place[r] = *quants;
         }
-        for (place, scale) in self.scales.iter_mut().zip(row.scales) {
+        let n_groups = if dtype.block_len() == 256 { SLICE / 16 } else { SLICE / 32 };
+        for (place, scale) in self.scales.iter_mut().zip(row.scales).take(n_groups) {
             place[r] = scale;
         }
-        for (place, min) in self.mins.iter_mut().zip(row.mins) {
+        for (place, min) in self.mins.iter_mut().zip(row.mins).take(n_groups) {
             place[r] = min;
         }
     }
@@ -130,10 +131,8 @@ impl Row {
     fn q4_k(&mut self, blocks: &[u8]) {
         for (b, block) in blocks.as_chunks::<144>().0.iter().enumerate() {
             self.scales_and_mins(b, block);
-            for (i, byte) in block[16..].iter().enumerate() {
-                let at = b * 256 + i / 32 * 64 + i % 32;
-                self.quants[at] = byte & 15;
-                self.quants[at + 32] = byte >> 4;
+            for (g, quants) in self.quants[b * 256..].as_chunks_mut::<32>().0.iter_mut().enumerate().take(8) {
+                *quants = bytes(bits(&block[16 + g / 2 * 32..], g % 2 * 4, 15));
             }
         }
     }
@@ -142,12 +141,9 @@ impl Row {
     fn q5_k(&mut self, blocks: &[u8]) {
         for (b, block) in blocks.as_chunks::<176>().0.iter().enumerate() {
             self.scales_and_mins(b, block);
-            for g in 0..8 {
-                let quants = &mut self.quants[b * 256 + g * 32..][..32];
-                let (low, fifth) = (&block[48 + g / 2 * 32..][..32], &block[16..48]);
-                for (q, (low, fifth)) in quants.iter_mut().zip(low.iter().zip(fifth)) {
-                    *q = low >> (g % 2 * 4) & 15 | (fifth >> g & 1) << 4;
-                }
+            for (g, quants) in self.quants[b * 256..].as_chunks_mut::<32>().0.iter_mut().enumerate().take(8) {
+                let low = bits(&block[48 + g / 2 * 32..], g % 2 * 4, 15);
+                *quants = bytes(above(low, bits(&block[16..], g, 1), 4));
             }
         }
     }
@@ -170,14 +166,10 @@ impl Row {
                 let scale = d * f32::from(scale.cast_signed());
                 (self.scales[b * 16 + g], self.mins[b * 16 + g]) = (scale, 32.0 * scale);
             }
-            for g in 0..8 {
-                let quants = &mut self.quants[b * 256 + g * 32..][..32];
+            for (g, quants) in self.quants[b * 256..].as_chunks_mut::<32>().0.iter_mut().enumerate().take(8) {
                 let (half, quarter) = (g / 4, g % 4);
-                let low = &block[half * 64 + quarter % 2 * 32..][..32];
-                let pairs = &block[128 + half * 32..][..32];
-                for (q, (low, pairs)) in quants.iter_mut().zip(low.iter().zip(pairs)) {
-                    *q = low >> (quarter / 2 * 4) & 15 | (pairs >> (quarter * 2) & 3) << 4;
-                }
+                let low = bits(&block[half * 64 + quarter % 2 * 32..], quarter / 2 * 4, 15);
+                *quants = bytes(above(low, bits(&block[128 + half * 32..], quarter * 2, 3), 4));
             }
         }
     }
@@ -190,12 +182,9 @@ impl Row {
                 let scale = d * scalar::q3_k_scale(&block[96..108], g);
                 (self.scales[b * 16 + g], self.mins[b * 16 + g]) = (scale, 4.0 * scale);
             }
-            for g in 0..8 {
-                let quants = &mut self.quants[b * 256 + g * 32..][..32];
-                let pairs = &block[32 + g / 4 * 32..][..32];
-                for (q, (pairs, third)) in quants.iter_mut().zip(pairs.iter().zip(&block[..32])) {
-                    *q = pairs >> (g % 4 * 2) & 3 | (third >> g & 1) << 2;
-                }
+            for (g, quants) in self.quants[b * 256..].as_chunks_mut::<32>().0.iter_mut().enumerate().take(8) {
+                let low = bits(&block[32 + g / 4 * 32..], g % 4 * 2, 3);
+                *quants = bytes(above(low, bits(block, g, 1), 2));
             }
         }
     }
@@ -208,19 +197,56 @@ impl Row {
                 self.scales[b * 16 + g] = d * f32::from(byte & 15);
                 self.mins[b * 16 + g] = dmin * f32::from(byte >> 4);
             }
-            for g in 0..8 {
-                let quants = &mut self.quants[b * 256 + g * 32..][..32];
-                for (q, pairs) in quants.iter_mut().zip(&block[16 + g / 4 * 32..][..32]) {
-                    *q = pairs >> (g % 4 * 2) & 3;
-                }
+            for (g, quants) in self.quants[b * 256..].as_chunks_mut::<32>().0.iter_mut().enumerate().take(8) {
+                *quants = bytes(bits(&block[16 + g / 4 * 32..], g % 4 * 2, 3));
             }
         }
     }
 }
 
+/// One in each byte.
+const ONES: u64 = 0x0101_0101_0101_0101;
+
+/// The first 32 bytes, each shifted right by `shift` and masked; eight in a word, since loops over bytes of a known number
+/// are unrolled before they could become vectors.
+#[inline(always)]
+fn bits(bytes: &[u8], shift: usize, mask: u8) -> [u64; 4] {
+    let mut words = [0; 4];
+    for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
+        *word = u64::from_le_bytes(*bytes) >> shift & (ONES * u64::from(mask));
+    }
+    words
+}
+
+/// `low`, with `high` from bit `shift` of each byte on.
+#[inline(always)]
+fn above(low: [u64; 4], high: [u64; 4], shift: usize) -> [u64; 4] {
+    std::array::from_fn(|i| low[i] | high[i] << shift)
+}
+
+#[inline(always)]
+fn bytes(words: [u64; 4]) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    for (bytes, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+        *bytes = word.to_le_bytes();
+    }
+    bytes
+}
+
+/// Half precision by its bits: shifted into place, the exponent is too small by 112, subnormals included; infinity and NaN
+/// keep theirs. The library's conversion asks for the processor's features each time.
 #[inline(always)]
 fn f16(bytes: &[u8]) -> f32 {
-    half::f16::from_le_bytes([bytes[0], bytes[1]]).to_f32()
+    let bits = u32::from(u16::from_le_bytes([bytes[0], bytes[1]]));
+    let size = (bits & 0x7fff) << 13;
+    let finite = f32::from_bits(size) * f32::from_bits((112 + 127) << 23);
+    let size = if bits & 0x7c00 == 0x7c00 { size | 0x7f80_0000 } else { finite.to_bits() };
+    f32::from_bits(size | (bits & 0x8000) << 16)
+}
+
+#[inline(always)]
+fn times(d: f32, factor: f32) -> (f32, f32) {
+    (d, factor * d)
 }
 
 #[inline(always)]
@@ -230,11 +256,25 @@ fn u32_at(bytes: &[u8]) -> u32 {
 
 /// The low nibbles of sixteen bytes, then the high ones, each with a fifth bit.
 #[inline(always)]
-fn nibbles(bytes: &[u8], fifth: u32) -> [u8; 32] {
-    let mut quants = [0; 32];
-    for i in 0..16 {
-        quants[i] = bytes[i] & 15 | ((fifth >> i & 1) << 4) as u8;
-        quants[i + 16] = bytes[i] >> 4 | ((fifth >> (i + 16) & 1) << 4) as u8;
+fn nibbles(qs: &[u8], fifth: u32) -> [u8; 32] {
+    let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| qs[at + i]));
+    let (first, second) = (word(0), word(8));
+    let low = [first, second, first >> 4, second >> 4].map(|word| word & (15 * ONES));
+    // Each bit of a byte to a byte of its own: masked in place, then anything to one.
+    let fifth = fifth.to_le_bytes().map(|bits| {
+        let apart = (u64::from(bits) * ONES) & 0x8040_2010_0804_0201;
+        ((apart + 0x7f * ONES) >> 7) & ONES
+    });
+    bytes(above(low, fifth, 4))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_half_is_converted_as_the_library_does() {
+        for bits in 0..=u16::MAX {
+            let (ours, theirs) = (super::f16(&bits.to_le_bytes()), half::f16::from_bits(bits).to_f32());
+            assert!(ours.to_bits() == theirs.to_bits() || (ours.is_nan() && theirs.is_nan()), "{bits:#x}");
+        }
     }
-    quants
 }
