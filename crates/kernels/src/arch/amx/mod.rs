@@ -49,8 +49,8 @@ unsafe fn quantize(acts: &Activations, rows: Range<usize>, form: Form) {
     }
 }
 
-/// Weights of a row that are expanded at a time; a whole number of blocks of every format. All rows are expanded before the
-/// first is multiplied: the tile unit is slow when it has rested for even a microsecond, so panel by panel takes twice as long.
+/// Weights of a row that are expanded at a time, so that a panel of 32 rows fits in the first level cache and a slice of the
+/// activations in the second. A whole number of blocks of every format.
 const SLICE: usize = BF16_SLICE;
 
 /// As [`Batch::run`].
