@@ -20,6 +20,7 @@ mod trie;
 mod unigram;
 mod vocab;
 mod wordpiece;
+mod words;
 
 use std::borrow::Cow;
 
@@ -87,17 +88,10 @@ impl Kind {
         match self {
             Self::Bpe | Self::Gemma4 => none,
             Self::Spm => Defaults { bos: Some(1), eos: Some(2), unknown: Some(0), ..none },
-            Self::WordPiece => Defaults {
-                bos: Some(101),
-                unknown: Some(100),
-                separator: Some(102),
-                padding: Some(0),
-                mask: Some(103),
-                ..none
-            },
-            Self::Unigram => {
-                Defaults { eos: Some(1), unknown: Some(2), padding: Some(0), ..none }
+            Self::WordPiece => {
+                Defaults { bos: Some(101), unknown: Some(100), separator: Some(102), padding: Some(0), mask: Some(103), ..none }
             }
+            Self::Unigram => Defaults { eos: Some(1), unknown: Some(2), padding: Some(0), ..none },
         }
     }
 }
@@ -114,8 +108,7 @@ impl Tokenizer {
     pub fn from_metadata(m: &Metadata) -> Result<Self, TokenizerError> {
         let name = m.string(MODEL)?.ok_or_else(|| m.missing(MODEL))?;
         let mut warnings = Vec::new();
-        let kind = Kind::named(name)
-            .ok_or_else(|| TokenizerError::UnknownModel { found: name.to_owned() })?;
+        let kind = Kind::named(name).ok_or_else(|| TokenizerError::UnknownModel { found: name.to_owned() })?;
         let mut vocab = Vocab::read(m, matches!(kind, Kind::Spm | Kind::Unigram))?;
         vocab.check_byte_tokens()?;
         if vocab.n_duplicates() > 0 {
@@ -129,12 +122,8 @@ impl Tokenizer {
         let mut needs_bos = false;
         let model = match kind {
             Kind::Spm => Model::Spm(Box::new(Spm::new(&vocab, roles.unknown))),
-            Kind::WordPiece => {
-                Model::WordPiece(Box::new(WordPiece::read(m, &vocab, roles.unknown)?))
-            }
-            Kind::Unigram => {
-                Model::Unigram(Box::new(Unigram::read(m, &vocab, roles.unknown, add_space)?))
-            }
+            Kind::WordPiece => Model::WordPiece(Box::new(WordPiece::read(m, &vocab, roles.unknown)?)),
+            Kind::Unigram => Model::Unigram(Box::new(Unigram::read(m, &vocab, roles.unknown, add_space)?)),
             Kind::Bpe | Kind::Gemma4 => {
                 let pre = pre_tokenizer(m, kind, &mut warnings)?;
                 (add_bos, needs_bos) = (pre.add_bos, pre.is_gemma4);
@@ -329,17 +318,11 @@ impl Tokenizer {
     }
 }
 
-fn pre_tokenizer(
-    m: &Metadata,
-    kind: Kind,
-    warnings: &mut Vec<String>,
-) -> Result<PreTokenizer, TokenizerError> {
+fn pre_tokenizer(m: &Metadata, kind: Kind, warnings: &mut Vec<String>) -> Result<PreTokenizer, TokenizerError> {
     let name = match m.string(PRE)? {
         _ if kind == Kind::Gemma4 => "gemma4",
         None | Some("") => {
-            warnings.push(format!(
-                "{PRE} is missing, so that text is split by the default rules; answers may be worse"
-            ));
+            warnings.push(format!("{PRE} is missing, so that text is split by the default rules; answers may be worse"));
             "default"
         }
         Some(name) => name,
