@@ -11,11 +11,12 @@ use super::methods;
 use super::ops::{Num, attribute, binary, defined, dict, equal, item, order, sign};
 use super::print::{JsonStyle, push_json, push_repr, push_str, to_str};
 use super::tests;
-use super::value::{Budget, Str, StrBuf, Value};
+use super::value::{Budget, Str, StrBuf, Value, text_cost};
 
 /// Applies filter `name` to `value`.
 pub(super) fn apply(name: &str, value: &Value, args: &Args, budget: &Budget) -> Result<Value> {
-    budget.spend(16)?;
+    // Many filters take as long as their text.
+    budget.spend(16 + text_cost(value))?;
     match name {
         "upper" | "lower" | "capitalize" | "title" => {
             args.none(name)?;
@@ -104,6 +105,7 @@ pub(super) fn apply(name: &str, value: &Value, args: &Args, budget: &Budget) -> 
         "attr" => {
             let name = args.one(name, "name")?;
             let name = text(&name, "attr")?.as_str();
+            budget.spend(name.len())?;
             match value {
                 Value::Dict(_) if methods::kind_of(value, name).is_none() => {
                     Ok(Value::undefined(format!("'dict object' has no attribute '{name}'")))
@@ -148,7 +150,7 @@ pub(super) fn apply(name: &str, value: &Value, args: &Args, budget: &Budget) -> 
             let [attr, start] = args.bind(name, ["attribute", "start"])?;
             let mut total = start.unwrap_or(Value::Int(0));
             for item in value.iterate(budget)? {
-                total = binary(BinOp::Add, &total, &by_attribute(&item, attr.as_ref())?, budget)?;
+                total = binary(BinOp::Add, &total, &by_attribute(&item, attr.as_ref(), budget)?, budget)?;
             }
             Ok(total)
         }
@@ -161,7 +163,7 @@ pub(super) fn apply(name: &str, value: &Value, args: &Args, budget: &Budget) -> 
                     budget.spend(separator.as_str().len())?;
                     out.push(&separator);
                 }
-                push_str(&mut out, &by_attribute(item, attr.as_ref())?, budget)?;
+                push_str(&mut out, &by_attribute(item, attr.as_ref(), budget)?, budget)?;
             }
             Ok(Value::Str(out.finish()))
         }
@@ -227,7 +229,8 @@ fn no_last() -> Value {
 }
 
 /// `item.a.0.b` for the attribute `"a.0.b"`; the item itself without one.
-fn by_attribute(value: &Value, attr: Option<&Value>) -> Result<Value> {
+fn by_attribute(value: &Value, attr: Option<&Value>, budget: &Budget) -> Result<Value> {
+    budget.spend(16 + attr.map_or(0, text_cost) * 4)?;
     match attr {
         None | Some(Value::None) => Ok(value.clone()),
         Some(Value::Str(path)) => path
@@ -250,10 +253,10 @@ fn keyed(items: Vec<Value>, attr: Option<&Value>, case_sensitive: bool, budget: 
     let key = |item: &Value| match attr {
         // Several attributes: the second decides where the first is equal.
         Some(Value::Str(names)) if names.as_str().contains(',') => {
-            let parts = names.as_str().split(',').map(|name| fold(by_attribute(item, Some(&Value::str(name)))?));
+            let parts = names.as_str().split(',').map(|name| fold(by_attribute(item, Some(&Value::str(name)), budget)?));
             Value::tuple(parts.collect::<Result<_>>()?)
         }
-        attr => fold(by_attribute(item, attr)?),
+        attr => fold(by_attribute(item, attr, budget)?),
     };
     items.into_iter().map(|item| Ok((key(&item)?, item))).collect()
 }
@@ -520,7 +523,7 @@ fn groupby(value: &Value, args: &Args, budget: &Budget) -> Result<Value> {
         match groups.last_mut() {
             Some((last, _, group)) if equal(last, key, budget)? => group.push(item),
             _ => {
-                let shown = if case_sensitive { key.clone() } else { by_attribute(&item, attr.as_ref())? };
+                let shown = if case_sensitive { key.clone() } else { by_attribute(&item, attr.as_ref(), budget)? };
                 let absent = matches!(shown, Value::Undefined(_));
                 groups.push((key.clone(), if absent { key.clone() } else { shown }, vec![item]));
             }
@@ -568,7 +571,7 @@ fn map(value: &Value, args: &Args, budget: &Budget) -> Result<Value> {
         let default = args.keyword.iter().find(|(k, _)| &**k == "default").map(|(_, v)| v);
         for item in &items {
             budget.spend(16)?;
-            out.push(match (by_attribute(item, Some(attr))?, default) {
+            out.push(match (by_attribute(item, Some(attr), budget)?, default) {
                 (Value::Undefined(_), Some(default)) => default.clone(),
                 (found, _) => found,
             });
@@ -603,7 +606,7 @@ fn select(name: &str, value: &Value, args: &Args, budget: &Budget) -> Result<Val
     let mut kept = Vec::new();
     for item in value.iterate(budget)? {
         budget.spend(16)?;
-        let subject = by_attribute(&item, attr)?;
+        let subject = by_attribute(&item, attr, budget)?;
         let passed = match test {
             Some(test) => tests::perform(test.as_str(), &subject, &inner, budget)?,
             None => subject.truth(),

@@ -1,5 +1,6 @@
 //! Methods of str, dict, list and tuple, and the attributes of `loop`.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use super::call::{Args, int, text};
@@ -8,7 +9,7 @@ use super::format::format;
 use super::lexer::is_space;
 use super::ops::{dict, equal};
 use super::print::push_repr;
-use super::value::{Budget, ELEMENT_COST, Func, Loop, Str, StrBuf, Value};
+use super::value::{Budget, ELEMENT_COST, Func, Loop, Str, StrBuf, Value, text_cost};
 
 /// Whether Jinja2's immutable sandbox lets a method be used.
 pub(super) enum Kind {
@@ -88,21 +89,24 @@ pub(super) fn call(value: &Value, name: &str, args: &Args, budget: &Budget) -> R
     match value {
         Value::Str(s) => str_method(s, name, args, budget),
         Value::Dict(d) => {
-            budget.spend(d.entries().len())?;
+            budget.spend(16)?;
             let entries = d.entries().iter().cloned();
             match name {
                 "get" => {
                     let [key, default] = args.bind(name, ["key", "default"])?;
                     let key = key.ok_or_else(|| Fault::error("get expected at least 1 argument, got 0"))?;
+                    budget.spend(text_cost(&key))?;
                     Ok(d.get(&key)?.cloned().or(default).unwrap_or(Value::None))
                 }
                 "copy" => Ok(value.clone()),
                 "keys" => {
                     args.none(name)?;
+                    budget.spend(d.entries().len() * size_of::<Value>())?;
                     Value::view("dict_keys", entries.map(|(k, _)| k).collect())
                 }
                 "values" => {
                     args.none(name)?;
+                    budget.spend(d.entries().len() * size_of::<Value>())?;
                     Value::view("dict_values", entries.map(|(_, v)| v).collect())
                 }
                 "items" => {
@@ -159,7 +163,8 @@ fn unsupported(value: &Value, name: &str) -> Result<Value> {
 
 fn str_method(s: &Str, name: &str, args: &Args, budget: &Budget) -> Result<Value> {
     let whole = s.as_str();
-    budget.spend(whole.len() + 16)?;
+    // Searches and case mapping take several times as long as a copy.
+    budget.spend(whole.len() * 4 + 16)?;
     let derived = |text: String| {
         budget.spend(text.len())?;
         Ok(Value::Str(s.derived(text)))
@@ -168,11 +173,14 @@ fn str_method(s: &Str, name: &str, args: &Args, budget: &Budget) -> Result<Value
     match name {
         "strip" | "lstrip" | "rstrip" => {
             let [chars] = args.bind(name, ["chars"])?;
-            let set: Option<Vec<char>> = match &chars {
+            let set: Option<BTreeSet<char>> = match &chars {
                 None | Some(Value::None) => None,
-                Some(chars) => Some(text(chars, name)?.as_str().chars().collect()),
+                Some(chars) => {
+                    let chars = text(chars, name)?.as_str();
+                    budget.spend((chars.len() + whole.len()).saturating_mul(16))?;
+                    Some(chars.chars().collect())
+                }
             };
-            budget.spend(whole.len().saturating_mul(set.as_ref().map_or(0, |s| s.len() / 8)))?;
             let cut = |c: char| set.as_ref().map_or_else(|| is_space(c), |set| set.contains(&c));
             Ok(Value::Str(strip(s, name != "rstrip", name != "lstrip", cut)))
         }
