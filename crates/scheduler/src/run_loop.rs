@@ -7,23 +7,47 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use downshift_worker::{Device, DeviceChoice, Failure, FailureKind, Launcher, ModelInfo, Placement, RequestId, Stage, Worker};
+use downshift_worker::{
+    Device, DeviceChoice, DeviceMemory, Failure, FailureKind, Footprint, Launcher, ModelInfo, ModelSpec, Placement, RequestId, Stage,
+    Worker,
+};
 
-use crate::clock::{Bell, Clock, lock};
-use crate::config::Config;
+use crate::clock::{Bell, Clock, SystemClock, lock};
+use crate::config::{Config, MemoryLimit};
 use crate::counters::Counters;
 use crate::file_id::FileId;
 use crate::load::{Progress, Snapshot};
+use crate::plan::{Ledger, Need, Plan, plan};
 use crate::policy::{self, Memory};
-use crate::residents::{Claim, Residents, Slot, State as ModelState};
+use crate::residents::{Claim, Reserve, Residents, Slot, State as ModelState};
+use crate::room::{Limit, Probe, Room};
 use crate::running::{client_left, panic_message};
 use crate::verdict::Standing;
+
+/// What the scheduler takes from the machine; tests replace it.
+#[derive(Clone)]
+pub struct Environment {
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The memory.
+    pub probe: Probe,
+}
+
+impl Environment {
+    /// This machine's.
+    pub fn system() -> Self {
+        Self { clock: Arc::new(SystemClock::start()), probe: Probe::system() }
+    }
+}
 
 /// What all requests share.
 pub(crate) struct Shared {
     pub config: Config,
     pub launcher: Arc<dyn Launcher>,
     pub clock: Arc<dyn Clock>,
+    pub probe: Probe,
+    /// Anonymous bytes of this process before it loaded anything.
+    own_bytes_at_start: u64,
     pub cores: usize,
     pub next_request: AtomicU64,
     /// Rings when a model's state, a line or a load's progress changes.
@@ -67,6 +91,9 @@ impl Effects {
     }
 }
 
+/// A model that ran out of memory although it was to fit is planned with this much more, doubled each time.
+const LEAST_RAISE_BYTES: u64 = 64 << 20;
+
 /// What a request wants of a model.
 pub(crate) struct Want<'a> {
     pub index: usize,
@@ -74,6 +101,8 @@ pub(crate) struct Want<'a> {
     pub ticket: &'a Ticket,
     /// When waiting for it is no longer worthwhile.
     pub deadline: Option<Duration>,
+    /// Positions of KV without which the model is of no use to the request.
+    pub positions: u32,
     /// A device it just failed on.
     pub not_on: Option<Device>,
     /// Unload every idle model before it is loaded.
@@ -81,7 +110,9 @@ pub(crate) struct Want<'a> {
 }
 
 impl Shared {
-    pub fn new(config: Config, launcher: Arc<dyn Launcher>, clock: Arc<dyn Clock>) -> Arc<Self> {
+    pub fn new(config: Config, launcher: Arc<dyn Launcher>, environment: Environment) -> Arc<Self> {
+        let Environment { clock, probe } = environment;
+        let own_bytes_at_start = probe.read().own_anon_bytes;
         let cores = config.settings.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         let state = State {
             residents: Residents::new(config.models().len()),
@@ -93,6 +124,8 @@ impl Shared {
             config,
             launcher,
             clock,
+            probe,
+            own_bytes_at_start,
             cores,
             next_request: AtomicU64::new(1),
             bell: Arc::default(),
@@ -183,7 +216,11 @@ impl Shared {
         let now = self.clock.now();
         let resident = &mut state.residents.models[index];
         match (memory, device) {
-            (Memory::Nothing | Memory::RaiseEstimate, _) => resident.verdict.trial_ended(),
+            (Memory::Nothing, _) => resident.verdict.trial_ended(),
+            (Memory::RaiseEstimate, _) => {
+                resident.extra_bytes = resident.extra_bytes.saturating_mul(2).max(LEAST_RAISE_BYTES);
+                resident.verdict.trial_ended();
+            }
             (Memory::Cool, Some(device)) if self.config.models()[index].spec.device == DeviceChoice::Auto => {
                 resident.cooled.insert(device, (now + self.config.settings.cooldown_time, failure.clone()));
                 resident.verdict.trial_ended();
@@ -215,15 +252,18 @@ impl Shared {
     }
 
     /// The devices the model may be placed on now, best first.
-    pub fn devices(&self, index: usize, not_on: Option<Device>) -> Vec<Device> {
-        let all = match self.config.models()[index].spec.device {
-            DeviceChoice::Only(device) => vec![device],
-            DeviceChoice::Auto => self.launcher.devices().into_iter().map(|memory| memory.device).collect(),
-        };
+    pub fn devices(&self, index: usize, not_on: Option<Device>) -> Vec<DeviceMemory> {
+        let mut devices = self.launcher.devices();
+        if let DeviceChoice::Only(device) = self.config.models()[index].spec.device {
+            let known = devices.into_iter().find(|memory| memory.device == device);
+            devices = vec![known.unwrap_or(DeviceMemory { device, own_bytes: None })];
+        }
         let now = self.clock.now();
-        let cooled =
-            |device: &Device| self.look(|state| state.residents.models[index].cooled.get(device).is_some_and(|(until, _)| *until > now));
-        all.into_iter().filter(|device| Some(*device) != not_on && !cooled(device)).collect()
+        self.look(|state| {
+            let cooled = |device| state.residents.models[index].cooled.get(&device).is_some_and(|(until, _)| *until > now);
+            devices.retain(|memory| Some(memory.device) != not_on && !cooled(memory.device));
+        });
+        devices
     }
 
     /// A slot on the model: waits in line, joins a load, or loads it. `progress` hears of loads and says whether to go on.
@@ -318,23 +358,34 @@ impl Shared {
             self.change(|state, effects| {
                 let others = (0..state.residents.models.len()).filter(|other| *other != index);
                 let idle: Vec<usize> = others.filter(|other| state.residents.is_idle(*other)).collect();
-                effects.dropped.extend(idle.into_iter().filter_map(|other| state.residents.unload(other)));
+                idle.into_iter().for_each(|other| self.evict(state, effects, other, &spec.name));
             });
         }
-        let Some(device) = self.devices(index, want.not_on).first().copied() else {
-            return Err(Failure::new(FailureKind::Device, Stage::Admission, "no device is left that it may run on"));
-        };
-        let context = spec.context.unwrap_or(want.info.context_train.min(downshift_worker::ModelSpec::DEFAULT_CONTEXT));
+        let setting = self.setting(index, want.info, want.positions, want.not_on);
         let progress = Arc::new(Progress::start(self.clock.now()));
-        let begun = self.change(|state, _| {
+        let begun = self.change(|state, effects| {
+            let (need, ledger) = setting.ledger(self, state);
+            let (device, context, evict) = match plan(&need, &ledger) {
+                Plan::Fits { device, context, evict } => (device, context, evict),
+                Plan::Wait => return Ok(None),
+                Plan::DoesNotFit(reason) => return Err(Failure::new(FailureKind::DoesNotFit, Stage::Admission, reason)),
+            };
             let busy = |model: &ModelState| matches!(model, ModelState::Loading { placement, .. } if placement.device == device);
             if state.residents.models.iter().any(|resident| busy(&resident.state)) {
-                return None;
+                return Ok(None);
+            }
+            for other in evict {
+                self.evict(state, effects, other, &spec.name);
+            }
+            if context < need.context {
+                tracing::warn!(model = %spec.name, context, wanted = need.context, "loads with fewer positions: there is no room for all");
             }
             let threads = state.residents.thread_share(self.cores, 1);
             let placement = Placement { device, context, threads };
-            Some((state.residents.begin_load(index, placement, progress.clone()), placement))
-        });
+            let reserve =
+                Reserve { hard_bytes: need.hard_bytes(context), weights_bytes: need.footprint.weights_bytes, weights_id: need.weights_id };
+            Ok(Some((state.residents.begin_load(index, placement, reserve, progress.clone()), placement)))
+        })?;
         let Some((generation, placement)) = begun else { return Ok(None) };
         let shared = self.clone();
         let body = move || {
@@ -355,6 +406,31 @@ impl Shared {
         Ok(Some(generation))
     }
 
+    fn evict(&self, state: &mut State, effects: &mut Effects, index: usize, room_for: &str) {
+        let name = self.config.models()[index].name();
+        tracing::info!(model = name, room_for, "unloaded to make room");
+        *state.counters.evict_total.entry(name.to_owned()).or_default() += 1;
+        effects.dropped.extend(state.residents.unload(index));
+    }
+
+    /// Reads all that a plan for this model depends on, outside of the lock.
+    pub fn setting(&self, index: usize, info: &ModelInfo, positions: u32, not_on: Option<Device>) -> Setting {
+        let spec = &self.config.models()[index].spec;
+        let loaded = self.look(|state| state.residents.workers());
+        let resident = loaded.into_iter().filter_map(|(generation, worker)| Some((generation, worker.resident()?.anon_bytes))).collect();
+        let context = wanted_context(spec, info);
+        Setting {
+            index,
+            footprint: info.footprint,
+            weights_id: FileId::of(spec).weights_id(spec),
+            context,
+            least_context: spec.min_context.max(positions).min(context),
+            devices: self.devices(index, not_on),
+            resident,
+            room: self.probe.read(),
+        }
+    }
+
     fn end_load(&self, index: usize, generation: u64, device: Device, result: Result<Arc<dyn Worker>, Failure>) {
         let now = self.clock.now();
         let name = self.config.models()[index].name();
@@ -367,6 +443,9 @@ impl Shared {
             if let Err(failure) = &result {
                 tracing::warn!(model = name, %device, kind = failure.kind.as_str(), "load failed: {failure}");
                 self.remember_in(state, index, Some(device), failure, file);
+            }
+            if result.is_ok() {
+                state.residents.models[index].extra_bytes /= 2;
             }
             state.counters.load(name, result.as_ref().map_or_else(|failure| failure.kind.as_str(), |_| "ok"));
             effects.killed.extend(state.residents.end_load(index, generation, result, now));
@@ -406,6 +485,58 @@ impl Shared {
             });
         }
         sweep.next
+    }
+}
+
+/// Positions of KV that a model has if there is room for them.
+pub(crate) fn wanted_context(spec: &ModelSpec, info: &ModelInfo) -> u32 {
+    spec.context.unwrap_or(info.context_train.min(ModelSpec::DEFAULT_CONTEXT))
+}
+
+/// What a plan for one model depends on, read at one moment.
+pub(crate) struct Setting {
+    index: usize,
+    footprint: Footprint,
+    weights_id: u64,
+    context: u32,
+    least_context: u32,
+    devices: Vec<DeviceMemory>,
+    resident: HashMap<u64, u64>,
+    room: Room,
+}
+
+impl Setting {
+    /// Plans for exactly this context.
+    pub fn ask_for(&mut self, context: u32) {
+        (self.context, self.least_context) = (context, context);
+    }
+
+    /// The need of the model and the ledger of what is loaded.
+    pub fn ledger(&self, shared: &Shared, state: &State) -> (Need, Ledger) {
+        let settings = &shared.config.settings;
+        let Self { index, footprint, weights_id, context, least_context, devices, resident, room } = self;
+        let extra_bytes = state.residents.models[*index].extra_bytes;
+        let need = Need { footprint: *footprint, extra_bytes, weights_id: *weights_id, context: *context, least_context: *least_context };
+        let own_bytes = room.own_anon_bytes.saturating_sub(shared.own_bytes_at_start);
+        let entries = state.residents.entries(&shared.config, resident, own_bytes);
+        let mut limits = room.limits.clone();
+        let of_machine = || room.limits.iter().map(|limit| limit.limit_bytes).min();
+        let own_limit = match settings.memory_limit {
+            MemoryLimit::Auto => None,
+            MemoryLimit::Bytes(bytes) => Some(bytes),
+            MemoryLimit::Share(share) => of_machine().map(|bytes| (bytes as f64 * share) as u64),
+        };
+        let fixed_bytes = entries.iter().map(|entry| entry.hard_bytes - entry.pending_bytes).sum();
+        limits.extend(own_limit.map(|limit_bytes| Limit { source: "memory_limit".to_owned(), limit_bytes, fixed_bytes }));
+        let ledger = Ledger {
+            limits,
+            address_space: room.address_space.clone(),
+            devices: devices.clone(),
+            entries,
+            margin_bytes: settings.memory_margin,
+            allow_paging: settings.allow_paging,
+        };
+        (need, ledger)
     }
 }
 

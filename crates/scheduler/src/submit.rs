@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use downshift_worker::{Completion, Delta, Device, Failure, FailureKind, Input, ModelKind, Prompt, Request, Stage};
+use downshift_worker::{Completion, Delta, Device, Failure, FailureKind, Input, ModelInfo, ModelKind, Prompt, Request, Stage};
 
 use crate::attempt::{Answer, Attempt, Fallback, Refused};
 use crate::chain::{Chain, Options};
@@ -14,8 +15,8 @@ use crate::file_id::FileId;
 use crate::load::Snapshot;
 use crate::policy::{self, Among, Budget, Change, Decision, Shown};
 use crate::residents::Slot;
-use crate::run_loop::{Shared, Ticket, Want};
-use crate::running::{Limits, Run, Taken, client_left};
+use crate::run_loop::{Shared, Ticket, Want, wanted_context};
+use crate::running::{Limits, Run, Taken, client_left, panic_message};
 use crate::verdict::Standing;
 
 /// A request, and which models may answer it.
@@ -304,12 +305,14 @@ impl Journey<'_, '_> {
                 "the prompt's token ids belong to another vocabulary",
             )));
         }
+        let positions = self.positions(index, &info).map_err(noted)?;
         let now = shared.clock.now();
         let until_shown = self.deadline.filter(|_| !last).map(|deadline| now + deadline.saturating_sub(now) / 2);
         let want = Want {
             index,
             info: &info,
             ticket: &self.ticket,
+            positions,
             deadline: until_shown.or(self.deadline),
             not_on: failed_on,
             free_idle: change == Some(Change::FreeIdle),
@@ -346,6 +349,25 @@ impl Journey<'_, '_> {
                 Err(Failed { failure, device: Some(device) })
             }
         }
+    }
+
+    /// Positions of KV the request needs, counted only where the prompt may be too long for a model that is not loaded.
+    fn positions(&self, index: usize, info: &ModelInfo) -> Result<u32, Failure> {
+        let shared = self.shared;
+        let spec = &shared.config.models()[index].spec;
+        let limit = wanted_context(spec, info);
+        let loaded = shared.look(|state| state.residents.is_loaded(index));
+        if loaded || longest_prompt(&self.request.input) < limit as usize {
+            return Ok(0);
+        }
+        let counted = catch_unwind(AssertUnwindSafe(|| shared.launcher.count(spec, &self.request)))
+            .unwrap_or_else(|panic| Err(Failure::new(FailureKind::Panicked, Stage::Load, panic_message(panic.as_ref()))))?;
+        let needed = u32::try_from(counted).unwrap_or(u32::MAX);
+        if needed >= limit {
+            let message = format!("the prompt of {needed} tokens exceeds the available context size of {limit} positions");
+            return Err(Failure::new(FailureKind::PromptTooLong { needed, limit }, Stage::Admission, message));
+        }
+        Ok(needed.saturating_add(self.request.max_tokens.unwrap_or(1)).min(limit))
     }
 
     fn run(&mut self, slot: &Slot, request: Request, limits: Limits) -> Result<Completion, Failure> {
@@ -401,6 +423,18 @@ impl Outlet<'_, '_> {
             }
         }
         self.held.drain(..).all(|delta| (self.listener)(Event::Delta(delta)).is_continue())
+    }
+}
+
+/// No prompt of this input has more tokens: each is a byte at least, and templates add a little to every message.
+fn longest_prompt(input: &Input) -> usize {
+    match input {
+        Input::Chat { messages, tools, variables } => {
+            let json = serde_json::to_string(&(messages, tools, variables));
+            json.map_or(usize::MAX, |json| 1024 + 32 * messages.len() + json.len())
+        }
+        Input::Completion(Prompt::Text(text)) => text.len() + 1,
+        Input::Completion(Prompt::Tokens(token_ids)) => token_ids.len(),
     }
 }
 

@@ -108,6 +108,20 @@ pub trait Worker: Send + Sync {
 
     /// What the worker was placed on and how busy it is.
     fn stats(&self) -> Stats;
+
+    /// Memory that the worker's process has resident now; `None` where it shares this process.
+    fn resident(&self) -> Option<ResidentMemory> {
+        None
+    }
+}
+
+/// Resident memory of a worker process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ResidentMemory {
+    /// RssAnon: KV, scratch, tokenizer.
+    pub anon_bytes: u64,
+    /// RssFile: mapped weights.
+    pub file_bytes: u64,
 }
 
 /// A snapshot of one worker.
