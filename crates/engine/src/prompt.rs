@@ -41,7 +41,9 @@ impl PromptBuilder {
         let has_own_template = source.is_some();
         let template = match source {
             Some(source) => ChatTemplate::parse(&source, specials)?,
-            None if tokenizer.token_id("<|im_start|>").is_some() && tokenizer.token_id("<|im_end|>").is_some() => ChatTemplate::chatml(specials),
+            None if tokenizer.token_id("<|im_start|>").is_some() && tokenizer.token_id("<|im_end|>").is_some() => {
+                ChatTemplate::chatml(specials)
+            }
             None => ChatTemplate::plain_roles(specials),
         };
         let builder = Self { tokenizer, template, has_own_template };

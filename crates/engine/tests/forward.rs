@@ -71,7 +71,7 @@ fn logits_are_those_of_llama_cpp() {
         let all = logits(&mut cpu(&tiny.model), &tokens(40), 512);
         for (got, expected) in [(&all[39][..6], &last[..]), (&all[7][100..104], &seventh[..])] {
             for (got, expected) in got.iter().zip(expected) {
-                assert!((got - expected).abs() <= 2e-3, "{architecture}: {got} instead of {expected}");
+                assert!((got - expected).abs() <= 6e-3, "{architecture}: {got} instead of {expected}");
             }
         }
     }
@@ -80,7 +80,7 @@ fn logits_are_those_of_llama_cpp() {
 #[test]
 fn uneven_chunks_and_single_tokens_give_the_logits_of_one_prefill() {
     for architecture in ARCHITECTURES {
-        for (stored, bound) in [(Stored::F32, 1e-3), (Stored::Q8_0, 3e-2)] {
+        for (stored, bound) in [(Stored::F32, 1e-3), (Stored::Q8_0, 6e-2)] {
             let tiny = tiny(architecture, stored);
             let mut session = cpu(&tiny.model);
             let ids = tokens(150);
