@@ -1,0 +1,72 @@
+//! Builds an engine from code instead of a models.toml.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use downshift_scheduler::config::{ModelEntry, Settings};
+use downshift_scheduler::{Config, Scheduler};
+use downshift_worker::{Launcher, ModelSpec};
+
+use crate::{Downshift, Error};
+
+/// An engine in the making: models in the order they are tried, settings, and what runs them.
+///
+/// ```
+/// use downshift::{Downshift, ModelEntry, ModelSpec, Settings, testing::Scripted};
+/// let mut entry = ModelEntry::new(ModelSpec { context: Some(16384), ..ModelSpec::from_path("models/big.gguf") });
+/// entry.aliases = vec!["gpt-4o".to_owned()];
+/// let engine = Downshift::builder()
+///     .entry(entry)
+///     .model("small", "models/small.gguf")
+///     .settings(Settings { num_retries: 0, ..Settings::default() })
+///     .launcher(Scripted::new())
+///     .build()?;
+/// assert_eq!(engine.config().models()[0].name(), "big");
+/// # Ok::<(), downshift::Error>(())
+/// ```
+#[derive(Default)]
+pub struct Builder {
+    settings: Settings,
+    models: Vec<ModelEntry>,
+    launcher: Option<Arc<dyn Launcher>>,
+}
+
+impl Builder {
+    /// Adds a model with every option at its default.
+    pub fn model(self, name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        self.entry(ModelEntry::new(ModelSpec { name: name.into(), ..ModelSpec::from_path(path) }))
+    }
+
+    /// Adds a model.
+    pub fn entry(mut self, entry: ModelEntry) -> Self {
+        self.models.push(entry);
+        self
+    }
+
+    /// Replaces all settings.
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// What runs the models; by default the engine on threads of this process.
+    pub fn launcher(mut self, launcher: impl Launcher + 'static) -> Self {
+        self.launcher = Some(Arc::new(launcher));
+        self
+    }
+
+    /// The engine. Nothing is loaded before it is asked for.
+    ///
+    /// # Errors
+    /// There is no model, two have one name, or a list names one that does not exist.
+    pub fn build(self) -> Result<Downshift, Error> {
+        let config = Config::new(self.settings, self.models)?;
+        let launcher = self.launcher.unwrap_or_else(in_process);
+        Ok(Downshift::with_scheduler(Scheduler::new(config, launcher)))
+    }
+}
+
+/// Runs models on threads of this process.
+pub(crate) fn in_process() -> Arc<dyn Launcher> {
+    Arc::new(downshift_engine::InProcess)
+}

@@ -1,0 +1,90 @@
+//! What a program gets: a whole reply, or its pieces as they come.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use downshift_scheduler::{Answer, Event, Fallback};
+use downshift_worker::{Device, FinishReason, Timings, TokenLogprob, Usage};
+use serde::Serialize;
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Reply {
+    /// The model that answered.
+    pub model: String,
+    /// The device it ran on.
+    pub device: Device,
+    /// The text.
+    pub content: String,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// Tokens in and out.
+    pub usage: Usage,
+    /// Where the time went.
+    pub timings: Timings,
+    /// One entry per token, where asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub logprobs: Vec<TokenLogprob>,
+    /// How often the answering model had been tried before.
+    pub retries: u32,
+    /// What failed or was skipped before; `None` if nothing was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<Fallback>,
+}
+
+/// A piece of an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Piece {
+    /// The model that wrote it.
+    pub model: Arc<str>,
+    /// Whole characters; may be empty.
+    pub text: String,
+    /// The tokens accepted since the piece before.
+    pub token_ids: Vec<u32>,
+    /// One entry per token, where asked for.
+    pub logprobs: Vec<TokenLogprob>,
+}
+
+/// Turns events into pieces and gathers the reply.
+pub(crate) struct Gather {
+    model: Arc<str>,
+    content: String,
+    logprobs: Vec<TokenLogprob>,
+}
+
+impl Gather {
+    pub fn new() -> Self {
+        Self { model: Arc::from(""), content: String::new(), logprobs: Vec::new() }
+    }
+
+    /// Passes the pieces in `event` on to `take`.
+    pub fn hear(&mut self, event: Event<'_>, take: &mut dyn FnMut(Piece) -> ControlFlow<()>) -> ControlFlow<()> {
+        match event {
+            Event::Loading { .. } | Event::Failed(_) => ControlFlow::Continue(()),
+            Event::Started { model, .. } => {
+                self.model = Arc::from(model);
+                ControlFlow::Continue(())
+            }
+            Event::Delta(delta) => {
+                self.content.push_str(&delta.text);
+                self.logprobs.extend_from_slice(&delta.logprobs);
+                take(Piece { model: self.model.clone(), text: delta.text, token_ids: delta.token_ids, logprobs: delta.logprobs })
+            }
+        }
+    }
+
+    pub fn reply(self, answer: Answer) -> Reply {
+        let Answer { model, device, output, retries, fallback } = answer;
+        Reply {
+            model,
+            device,
+            content: self.content,
+            finish_reason: output.finish_reason,
+            usage: output.usage,
+            timings: output.timings,
+            logprobs: self.logprobs,
+            retries,
+            fallback,
+        }
+    }
+}
