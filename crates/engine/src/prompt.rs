@@ -56,6 +56,11 @@ impl PromptBuilder {
         self.has_own_template
     }
 
+    /// The template.
+    pub fn template(&self) -> &ChatTemplate {
+        &self.template
+    }
+
     /// The tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer

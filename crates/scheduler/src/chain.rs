@@ -68,6 +68,15 @@ impl Chain {
     }
 }
 
+impl Config {
+    /// The models that answer requests for the one at `index`, in order, itself first. Of a chain that no list names, models of
+    /// another kind are passed over when it comes to them.
+    pub fn chain(&self, index: usize) -> Vec<usize> {
+        let name = self.models()[index].name().to_owned();
+        Chain::admit(self, &[name], &Options::default()).map_or_else(|_| vec![index], |chain| chain.models)
+    }
+}
+
 fn unknown(config: &Config, name: &str) -> Failure {
     let names: Vec<&str> = config.models().iter().map(|model| model.name()).collect();
     let message = format!("there is no model `{name}`; the models are {}", names.join(", "));

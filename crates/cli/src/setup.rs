@@ -1,0 +1,80 @@
+//! From the command line to an engine: which models.toml, or which file without one, and what the flags replace in it.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use downshift::{Config, Downshift, ModelEntry, ModelSpec};
+use downshift_scheduler::config::{self as places, Candidate};
+use downshift_worker::DeviceChoice;
+
+use crate::args;
+
+/// The models to ask, and the one that a request names; `None` leaves that to models.toml.
+pub struct Setup {
+    pub engine: Downshift,
+    pub model: Option<String>,
+}
+
+/// What flags replace in every model's entry.
+#[derive(Clone, Copy, Default)]
+pub struct Overrides {
+    pub context: Option<u32>,
+    pub device: Option<DeviceChoice>,
+}
+
+/// The engine for `-m NAME|FILE`, or for no `-m`.
+pub fn engine(model: Option<&str>, config: &args::Config, overrides: Overrides) -> Result<Setup> {
+    if let Some(file) = model.filter(|model| is_file(model)) {
+        let engine = Downshift::builder().entry(ModelEntry::new(overrides.apply(ModelSpec::from_path(file)))).build()?;
+        return Ok(Setup { engine, model: None });
+    }
+    let config = overrides.apply_to_all(Config::from_file(&find(config)?)?)?;
+    let builder = config.models().iter().cloned().fold(Downshift::builder().settings(config.settings.clone()), |b, entry| b.entry(entry));
+    Ok(Setup { engine: builder.build()?, model: model.map(str::to_owned) })
+}
+
+/// The models.toml that is used.
+///
+/// # Errors
+/// There is none.
+pub fn find(config: &args::Config) -> Result<PathBuf> {
+    let candidates = candidates(config)?;
+    if let Some(found) = places::locate(&candidates)? {
+        return Ok(found.path.clone());
+    }
+    let places: Vec<String> = candidates.iter().map(|place| place.path.display().to_string()).collect();
+    bail!(
+        "there is no models.toml (looked for {}); name a GGUF file with -m FILE, or write one:\n\n[models.chat]\npath = \"model.gguf\"",
+        places.join(" and ")
+    )
+}
+
+/// The places where models.toml is looked for.
+pub fn candidates(config: &args::Config) -> Result<Vec<Candidate>> {
+    let current = env::current_dir().context("the current folder is gone")?;
+    let user_folder = places::user_config_folder(|name| env::var_os(name));
+    Ok(places::candidates(config.config.as_deref(), env::var_os("DOWNSHIFT_CONFIG"), &current, user_folder.as_deref()))
+}
+
+/// Whether `-m` means a file rather than a name.
+fn is_file(model: &str) -> bool {
+    let path = Path::new(model);
+    path.is_file() || path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+}
+
+impl Overrides {
+    fn apply(self, mut spec: ModelSpec) -> ModelSpec {
+        if let Some(context) = self.context {
+            spec.context = Some(context);
+            spec.min_context = spec.min_context.min(context);
+        }
+        spec.device = self.device.unwrap_or(spec.device);
+        spec
+    }
+
+    fn apply_to_all(self, config: Config) -> Result<Config> {
+        let models = config.models().iter().cloned().map(|entry| ModelEntry { spec: self.apply(entry.spec.clone()), ..entry });
+        Ok(Config::new(config.settings.clone(), models.collect())?)
+    }
+}
