@@ -23,7 +23,7 @@ fn main() {
     let options = options();
     // Whatever two bytes a kernel takes for an f16 scale, it is a sane number: 0.008 to 1.8.
     let weights: Vec<u8> = (0..options.bytes).map(|i| 0x20 + (i * 7 + i / 251) as u8 % 0x20).collect();
-    println!("threads {}, weights of {} MiB, k {K}, medians", options.threads, options.bytes >> 20);
+    println!("threads {}, weights of {} MiB, k {K}; the best of many short runs", options.threads, options.bytes >> 20);
     println!("| isa | format | rows | GB/s | of reading | GOPS | of int8 |");
     println!("|---|---|---|---|---|---|---|");
     for isa in &options.isas {
@@ -38,44 +38,42 @@ fn main() {
 
 fn measure(cpu: &Cpu, dtype: DType, m: usize, weights: &[u8]) {
     let Some(row_bytes) = dtype.row_bytes(K) else { return };
-    // With many rows the arithmetic decides, and a tenth of the weights is enough of it.
-    let bytes = if m > 8 { weights.len() / 16 } else { weights.len() };
-    let n = bytes / row_bytes;
-    let weights = &weights[..n * row_bytes];
-    let Ok(weight) = Matrix::new(dtype, n, K, weights) else { return };
+    // Runs of a few milliseconds, so that some of them are not interrupted; few rows walk through all of the weights, since
+    // then memory decides.
+    let n = if m > 16 { 1024 } else { (16 << 20) / row_bytes };
     let mut acts = Activations::new(m, K);
     for (i, x) in acts.f32_mut(m, K).iter_mut().enumerate() {
         *x = (i % 17) as f32 - 8.0;
     }
     let mut out = vec![0f32; m * n];
-    let (mut times, mut reads, mut multiplies) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut products, mut reads, mut multiplies) = (f64::MAX, 0f64, 0f64);
     let start = Instant::now();
-    while times.len() < 3 || (times.len() < 9 && start.elapsed() < Duration::from_millis(700)) {
+    let mut windows = weights.chunks_exact(n * row_bytes).cycle();
+    for run in 0.. {
+        if run >= 8 && start.elapsed() > Duration::from_millis(600) {
+            break;
+        }
+        let (Some(window), Some(other)) = (windows.next(), windows.next()) else { return };
+        let Ok(weight) = Matrix::new(dtype, n, K, window) else { return };
         let begin = Instant::now();
         acts.f32_mut(m, K);
         cpu.quantize(&mut acts, m, K, [dtype].into_iter());
         let job = LinearJob { weight, bias: None, out: &mut out, out_stride: n, accumulate: false };
         cpu.linear(&acts, m, &mut [job]);
-        times.push(begin.elapsed().as_secs_f64());
-        reads.push(cpu.read_ceiling(weights));
-        multiplies.push(cpu.int8_ceiling());
+        products = products.min(begin.elapsed().as_secs_f64());
+        reads = reads.max(cpu.read_ceiling(other));
+        multiplies = multiplies.max(cpu.int8_ceiling());
     }
-    let time = median(&mut times);
-    let (read, ops) = (weights.len() as f64 / time, (2 * m * n * K) as f64 / time);
+    let (read, ops) = ((n * row_bytes) as f64 / products, (2 * m * n * K) as f64 / products);
     println!(
         "| {} | {} | {m} | {:.1} | {:.0}% | {:.0} | {:.0}% |",
         cpu.isa().name(),
         dtype.name(),
         read / 1e9,
-        100.0 * read / median(&mut reads),
+        100.0 * read / reads,
         ops / 1e9,
-        100.0 * ops / median(&mut multiplies)
+        100.0 * ops / multiplies
     );
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 fn options() -> Options {

@@ -25,21 +25,31 @@ unsafe impl Number for u16 {}
 pub(crate) struct Aligned<T: Number> {
     ptr: NonNull<T>,
     len: usize,
+    /// What was allocated; `ptr` is the first boundary in it.
+    allocation: NonNull<u8>,
 }
 
 impl<T: Number> Aligned<T> {
     /// `len` zeros. Panics if the size overflows, as `Vec` does.
     pub(crate) fn zeroed(len: usize) -> Self {
         if len == 0 {
-            return Self { ptr: NonNull::dangling(), len };
+            return Self { ptr: NonNull::dangling(), len, allocation: NonNull::dangling() };
         }
         let layout = Self::layout(len);
-        // SAFETY: the layout is not empty: `len` is not zero, and the implementors of `Number` are not empty types.
-        let ptr = unsafe { alloc_zeroed(layout) };
-        match NonNull::new(ptr.cast()) {
-            Some(ptr) => Self { ptr, len },
-            None => handle_alloc_error(layout),
+        // SAFETY: the layout is not empty: it is at least ALIGN bytes.
+        let Some(allocation) = NonNull::new(unsafe { alloc_zeroed(layout) }) else { handle_alloc_error(layout) };
+        let offset = allocation.align_offset(ALIGN);
+        // SAFETY: the allocation is ALIGN bytes longer than the values, and the offset is below ALIGN.
+        let ptr = unsafe { allocation.add(offset) }.cast();
+        Self { ptr, len, allocation }
+    }
+
+    /// The first `len` values, whatever they are; a buffer that is too small is replaced.
+    pub(crate) fn at_least(&mut self, len: usize) -> &mut [T] {
+        if self.len < len {
+            *self = Self::zeroed(len);
         }
+        &mut self[..len]
     }
 
     /// Part of the buffer, for writers that share it. Panics if `range` is not within it.
@@ -54,8 +64,12 @@ impl<T: Number> Aligned<T> {
         unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr().add(range.start), range.len()) }
     }
 
+    /// With room to align by hand: asked for more than its natural alignment, the system's allocator writes the zeros itself,
+    /// which makes every page resident.
     fn layout(len: usize) -> Layout {
-        Layout::array::<T>(len).and_then(|layout| layout.align_to(ALIGN)).expect("a buffer's size fits in an isize")
+        Layout::array::<T>(len)
+            .and_then(|layout| Layout::from_size_align(layout.size() + ALIGN, layout.align()))
+            .expect("a buffer's size fits in an isize")
     }
 }
 
@@ -69,7 +83,7 @@ impl<T: Number> Drop for Aligned<T> {
     fn drop(&mut self) {
         if self.len > 0 {
             // SAFETY: allocated in `zeroed` with this very layout, and not freed before.
-            unsafe { dealloc(self.ptr.as_ptr().cast(), Self::layout(self.len)) };
+            unsafe { dealloc(self.allocation.as_ptr(), Self::layout(self.len)) };
         }
     }
 }

@@ -23,7 +23,7 @@ impl Cpu {
         let multiply = self.table.multiply;
         let done = AtomicUsize::new(0);
         let start = Instant::now();
-        self.pool.run(&|_, _| {
+        self.pool.run(|_, _| {
             // SAFETY: the table is that of an `Isa`, and those exist only if the machine has them.
             done.fetch_add(unsafe { multiply(500_000) }, Ordering::Relaxed);
         });

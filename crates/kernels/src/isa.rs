@@ -10,6 +10,8 @@ pub struct Isa(pub(crate) Tier);
 pub(crate) enum Tier {
     Scalar,
     #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
     Avx512Vnni,
     #[cfg(target_arch = "x86_64")]
     Amx,
@@ -44,6 +46,8 @@ impl Isa {
         match self.0 {
             Tier::Scalar => "scalar",
             #[cfg(target_arch = "x86_64")]
+            Tier::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
             Tier::Avx512Vnni => "avx512vnni",
             #[cfg(target_arch = "x86_64")]
             Tier::Amx => "amx",
@@ -54,6 +58,8 @@ impl Isa {
 const TIERS: &[Tier] = &[
     Tier::Scalar,
     #[cfg(target_arch = "x86_64")]
+    Tier::Avx2,
+    #[cfg(target_arch = "x86_64")]
     Tier::Avx512Vnni,
     #[cfg(target_arch = "x86_64")]
     Tier::Amx,
@@ -63,10 +69,12 @@ fn detected(tier: &Tier) -> bool {
     match tier {
         Tier::Scalar => true,
         #[cfg(target_arch = "x86_64")]
+        Tier::Avx2 => {
+            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
+        }
+        #[cfg(target_arch = "x86_64")]
         Tier::Avx512Vnni => {
-            is_x86_feature_detected!("avx2")
-                && is_x86_feature_detected!("fma")
-                && is_x86_feature_detected!("f16c")
+            detected(&Tier::Avx2)
                 && is_x86_feature_detected!("avx512f")
                 && is_x86_feature_detected!("avx512bw")
                 && is_x86_feature_detected!("avx512dq")

@@ -3,10 +3,10 @@
 
 use crate::Cpu;
 use crate::activation::Activation;
-use crate::aligned::{Aligned, Number};
+use crate::aligned::Aligned;
 use crate::blocks::DType;
 use crate::quantize::Activations;
-use crate::table::Kernels;
+use crate::table::{BATCH_ROWS, Kernels};
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,7 +21,7 @@ const FEW_ROWS: usize = 16;
 const CHUNK: usize = 64;
 
 /// The same for many activation rows, which are all read again for each chunk.
-const BATCH_CHUNK: usize = 128;
+const BATCH_CHUNK: usize = 256;
 
 /// Jobs that share one fork and join.
 const JOBS_MAX: usize = 8;
@@ -126,24 +126,26 @@ impl Cpu {
 
     fn linear_once(&self, acts: &Activations, m: usize, products: &[Option<Product<'_>>; JOBS_MAX]) {
         let weights = products.map(|product| product.map(|product| product.weight));
-        self.split(m, &weights, |job, range, scratch| {
+        self.split(m, BATCH_CHUNK, &weights, |job, range, scratch| {
             let Some(Product { weight, kernels, bias, out, accumulate }) = products[job] else {
                 return;
             };
-            let Scratch { tile, panels } = scratch;
-            let tile = at_least(tile, m * range.len());
-            compute(kernels, &weight, range.clone(), acts, m, panels, tile);
-            for (i, tile) in tile.chunks_exact(range.len()).enumerate() {
-                // SAFETY: chunks do not overlap, so nobody else has columns `range` of this job's `out`; `product` checked
-                // that it has `m` rows of `weight.rows()` columns.
-                let out = unsafe { out.row(i, range.clone()) };
-                if accumulate {
-                    out.iter_mut().zip(tile).for_each(|(out, y)| *out += y);
-                } else {
-                    out.copy_from_slice(tile);
-                }
-                if let Some(bias) = bias {
-                    out.iter_mut().zip(&bias[range.clone()]).for_each(|(out, b)| *out += b);
+            let [first, _] = &mut scratch.products;
+            first.start(kernels, &weight, range.clone(), acts, m, &mut scratch.panel);
+            for rows in blocks_of_rows(m) {
+                let tile = first.rows(kernels, &weight, range.clone(), acts, m, rows.clone());
+                for (i, tile) in rows.zip(tile.chunks_exact(range.len())) {
+                    // SAFETY: chunks do not overlap, so nobody else has columns `range` of this job's `out`; `product`
+                    // checked that it has `m` rows of `weight.rows()` columns.
+                    let out = unsafe { out.row(i, range.clone()) };
+                    if accumulate {
+                        out.iter_mut().zip(tile).for_each(|(out, y)| *out += y);
+                    } else {
+                        out.copy_from_slice(tile);
+                    }
+                    if let Some(bias) = bias {
+                        out.iter_mut().zip(&bias[range.clone()]).for_each(|(out, b)| *out += b);
+                    }
                 }
             }
         });
@@ -157,16 +159,20 @@ impl Cpu {
         assert!(out.len() >= m * n, "out holds {} of {m} x {n}", out.len());
         let (gate_kernels, up_kernels) = (self.check(acts, m, &gate), self.check(acts, m, &up));
         let out = Out { ptr: out.as_mut_ptr(), stride: n };
-        self.split(m, &[Some(gate)], |_, range, scratch| {
-            let Scratch { tile, panels } = scratch;
-            let (gate_tile, up_tile) = at_least(tile, 2 * m * range.len()).split_at_mut(m * range.len());
-            compute(gate_kernels, &gate, range.clone(), acts, m, panels, gate_tile);
-            compute(up_kernels, &up, range.clone(), acts, m, panels, up_tile);
-            let tiles = gate_tile.chunks_exact(range.len()).zip(up_tile.chunks_exact(range.len()));
-            for (i, (gate, up)) in tiles.enumerate() {
-                // SAFETY: chunks do not overlap, so nobody else has columns `range`; `out` is (m, n), as asserted.
-                let out = unsafe { out.row(i, range.clone()) };
-                self.ops.gated(act, gate, up, out);
+        // Two sums of half as many rows take the same place in the cache.
+        self.split(m, BATCH_CHUNK / 2, &[Some(gate)], |_, range, scratch| {
+            let [gates, ups] = &mut scratch.products;
+            gates.start(gate_kernels, &gate, range.clone(), acts, m, &mut scratch.panel);
+            ups.start(up_kernels, &up, range.clone(), acts, m, &mut scratch.panel);
+            for rows in blocks_of_rows(m) {
+                let gates = gates.rows(gate_kernels, &gate, range.clone(), acts, m, rows.clone());
+                let ups = ups.rows(up_kernels, &up, range.clone(), acts, m, rows.clone());
+                let tiles = gates.chunks_exact(range.len()).zip(ups.chunks_exact(range.len()));
+                for (i, (gate, up)) in rows.zip(tiles) {
+                    // SAFETY: chunks do not overlap, so nobody else has columns `range`; `out` is (m, n), as asserted.
+                    let out = unsafe { out.row(i, range.clone()) };
+                    self.ops.gated(act, gate, up, out);
+                }
             }
         });
     }
@@ -196,12 +202,12 @@ impl Cpu {
     /// Calls `f(weight_idx, rows, scratch)` until every row of every weight has been in exactly one call.
     /// Few activation rows: memory is what counts, and each worker gets one contiguous share of the bytes, since dynamic chunks
     /// cost 7-12% there. Many: chunks are taken as workers become free.
-    fn split(&self, m: usize, weights: &[Option<Matrix<'_>>], f: impl Fn(usize, Range<usize>, &mut Scratch) + Sync) {
+    fn split(&self, m: usize, batch_chunk: usize, weights: &[Option<Matrix<'_>>], f: impl Fn(usize, Range<usize>, &mut Scratch) + Sync) {
         if m == 0 {
             return;
         }
         let many = m > FEW_ROWS;
-        let chunk_rows = if many { BATCH_CHUNK } else { CHUNK };
+        let chunk_rows = if many { batch_chunk } else { CHUNK };
         let next = AtomicUsize::new(0);
         self.pool.run(|worker: usize, n_workers: usize| {
             let mut scratch = self.scratch[worker].lock().unwrap_or_else(|poison| poison.into_inner());
@@ -276,54 +282,65 @@ impl Out {
     }
 }
 
-/// `tile[i, r] = x_i · w_r` for the first `m` activations and weight rows `range`.
-fn compute(
-    kernels: Kernels,
-    weight: &Matrix<'_>,
-    range: Range<usize>,
-    acts: &Activations,
-    m: usize,
-    panels: &mut Panels,
-    tile: &mut [f32],
-) {
-    let n = range.len();
-    let w = weight.bytes(range);
-    if let Some(batch) = kernels.batch(m) {
-        // SAFETY: the kernels come from the table of an `Isa`, and those exist only if the machine has them.
-        return unsafe { (batch.run)(weight.dtype, w, weight.cols, acts, m, panels, tile) };
-    }
-    for (start, tile) in (0..m).step_by(ROWS_MAX).zip(tile.chunks_mut(ROWS_MAX * n)) {
-        let rows = start..m.min(start + ROWS_MAX);
-        // SAFETY: as above.
-        unsafe { (kernels.dot_rows)(weight.dtype, w, weight.cols, acts, rows, tile) };
-    }
+/// The activation rows in blocks of [`BATCH_ROWS`].
+fn blocks_of_rows(m: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..m).step_by(BATCH_ROWS).map(move |start| start..m.min(start + BATCH_ROWS))
 }
 
 /// A worker's own buffers. They grow when a larger product than ever before comes, and stay.
 #[derive(Default)]
 pub(crate) struct Scratch {
-    tile: Aligned<f32>,
-    panels: Panels,
+    panel: Aligned<u16>,
+    products: [Products; 2],
 }
 
-/// The part of it that is for the kernels.
+/// The products of some weight rows with all activation rows, finished a block of activation rows at a time.
 #[derive(Default)]
-pub(crate) struct Panels {
-    weights: Aligned<u16>,
+struct Products {
     sums: Aligned<f32>,
+    tile: Aligned<f32>,
 }
 
-impl Panels {
-    /// Room for so many expanded weights and so many sums, holding anything.
-    #[cfg(target_arch = "x86_64")]
-    pub(crate) fn weights_and_sums(&mut self, weights: usize, sums: usize) -> (&mut [u16], &mut [f32]) {
-        (at_least(&mut self.weights, weights), at_least(&mut self.sums, sums))
+impl Products {
+    /// Does what is done for all activation rows at once.
+    fn start(
+        &mut self,
+        kernels: Kernels,
+        weight: &Matrix<'_>,
+        range: Range<usize>,
+        acts: &Activations,
+        m: usize,
+        panel: &mut Aligned<u16>,
+    ) {
+        if let Some(batch) = kernels.batch(m) {
+            // SAFETY: the kernels come from the table of an `Isa`, and those exist only if the machine has them.
+            unsafe { (batch.run)(weight.dtype, weight.bytes(range), weight.cols, acts, m, panel, &mut self.sums) };
+        }
     }
-}
 
-fn at_least<T: Number>(buffer: &mut Aligned<T>, len: usize) -> &mut [T] {
-    if buffer.len() < len {
-        *buffer = Aligned::zeroed(len);
+    /// `x_i · w_r` for activation rows `rows`, which start at a multiple of [`BATCH_ROWS`], and weight rows `range`.
+    fn rows(
+        &mut self,
+        kernels: Kernels,
+        weight: &Matrix<'_>,
+        range: Range<usize>,
+        acts: &Activations,
+        m: usize,
+        rows: Range<usize>,
+    ) -> &[f32] {
+        let n = range.len();
+        let tile = self.tile.at_least(rows.len() * n);
+        if let Some(batch) = kernels.batch(m) {
+            // SAFETY: the kernels come from the table of an `Isa`, and those exist only if the machine has them.
+            unsafe { (batch.unpack)(&self.sums, rows.start, n, tile) };
+            return tile;
+        }
+        let w = weight.bytes(range);
+        for (start, tile) in rows.clone().step_by(ROWS_MAX).zip(tile.chunks_mut(ROWS_MAX * n)) {
+            let rows = start..rows.end.min(start + ROWS_MAX);
+            // SAFETY: as above.
+            unsafe { (kernels.dot_rows)(weight.dtype, w, weight.cols, acts, rows, tile) };
+        }
+        tile
     }
-    &mut buffer[..len]
 }

@@ -29,8 +29,8 @@ impl Form {
     }
 }
 
-/// Numbers in a tile of [`Form::Bf16`].
-const TILE: usize = 16 * 32;
+/// Columns of [`Form::Bf16`] that are stored, and multiplied, together.
+pub(crate) const BF16_SLICE: usize = 512;
 
 /// Columns are padded with zeros to a multiple of this: what the kernels with the longest stride take at a time.
 pub(crate) const PAD: usize = 1024;
@@ -119,7 +119,7 @@ impl Activations {
                 sums: Aligned::zeroed(padded / 32),
                 sums16: Aligned::zeroed(padded / 16),
             },
-            bf16: [0, 1].map(|_| Aligned::zeroed(max_rows.next_multiple_of(32) * max_cols.next_multiple_of(32))),
+            bf16: [0, 1].map(|_| Aligned::zeroed(max_rows.next_multiple_of(32) * max_cols.next_multiple_of(BF16_SLICE))),
         }
     }
 
@@ -152,7 +152,10 @@ impl Activations {
         let padded = max_rows * max_cols.next_multiple_of(PAD);
         let q8 = padded + padded / 32 * 2 * size_of::<f32>();
         let q8k = padded + padded / 256 * size_of::<f32>() + (padded / 16 + padded / 32) * 2 * size_of::<i16>();
-        max_rows * max_cols * size_of::<f32>() + q8 + q8k + 2 * max_rows.next_multiple_of(32) * max_cols.next_multiple_of(32) * size_of::<u16>()
+        max_rows * max_cols * size_of::<f32>()
+            + q8
+            + q8k
+            + 2 * max_rows.next_multiple_of(32) * max_cols.next_multiple_of(BF16_SLICE) * size_of::<u16>()
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -194,22 +197,31 @@ impl Activations {
         }
     }
 
-    /// The tiles of 16 rows from `16 tile_row` on, of each part, for the one who fills them.
+    /// Room for `BF16_SLICE` columns, from `BF16_SLICE * slice` on, of the 16 rows from `16 tile_row` on, in each part.
     ///
     /// # Safety
     /// Nobody else reads or writes the tiles of these rows.
     #[cfg(target_arch = "x86_64")]
-    pub(crate) unsafe fn bf16_tiles_mut(&self, tile_row: usize) -> [&mut [u16]; 2] {
-        let len = self.cols.div_ceil(32) * TILE;
+    #[allow(clippy::mut_from_ref, reason = "that is its purpose; the caller answers for it")]
+    pub(crate) unsafe fn bf16_tiles_mut(&self, tile_row: usize, slice: usize) -> [&mut [u16]; 2] {
+        let range = self.bf16_range(tile_row, slice);
         // SAFETY: the caller's promise.
-        [0, 1].map(|part| unsafe { self.bf16[part].shared_mut(tile_row * len..(tile_row + 1) * len) })
+        [0, 1].map(|part| unsafe { self.bf16[part].shared_mut(range.clone()) })
     }
 
-    /// `steps` tiles from step `start` on, of the rows from `16 tile_row` on.
+    /// The tiles of those columns and rows.
     #[cfg(target_arch = "x86_64")]
-    pub(crate) fn bf16_tiles(&self, part: usize, tile_row: usize, start: usize, steps: usize) -> &[u16] {
-        let len = self.cols.div_ceil(32) * TILE;
-        &self.bf16[part][tile_row * len + start * TILE..][..steps * TILE]
+    pub(crate) fn bf16_tiles(&self, part: usize, tile_row: usize, slice: usize) -> &[u16] {
+        &self.bf16[part][self.bf16_range(tile_row, slice)]
+    }
+
+    /// Slice by slice, so that a slice of all rows is in one piece: at a power of two apart, its parts would compete for the
+    /// same sets of a cache.
+    #[cfg(target_arch = "x86_64")]
+    fn bf16_range(&self, tile_row: usize, slice: usize) -> Range<usize> {
+        let len = BF16_SLICE * 16;
+        let at = (slice * self.rows.next_multiple_of(32) / 16 + tile_row) * len;
+        at..at + len
     }
 
     /// These forms are now filled in.
@@ -277,14 +289,14 @@ impl Activations {
                     q8k.sums16.shared_mut(per(16)),
                 )
             };
-            for block in 0..padded / 256 {
+            for (block, d) in d.iter_mut().enumerate() {
                 let mut maxima = [0f32; 8];
                 for (g, max) in maxima.iter_mut().enumerate() {
                     *max = max_abs(&group(x, block * 8 + g));
                 }
                 let max = f32::from_bits(maxima.iter().fold(0, |max, x| x.to_bits().max(max)));
                 let unit = max / (127.0 * MULTIPLIER_MAX);
-                d[block] = unit;
+                *d = unit;
                 for (g, max_abs) in maxima.iter().enumerate() {
                     // The smallest step that reaches the group's maximum; the 0.999 keeps the block's own maximum at 63.
                     let multiplier = (max_abs / (127.0 * unit) + 0.999).clamp(1.0, MULTIPLIER_MAX).trunc();

@@ -1,11 +1,11 @@
 //! The kernels of each instruction set: one static table an [`Isa`], one entry a format.
 //! Does not own threads or shapes; that is `matmul.rs`.
 
+use crate::aligned::Aligned;
 #[cfg(target_arch = "x86_64")]
-use crate::arch::{amx, avx512_vnni};
+use crate::arch::{amx, avx2, avx512_vnni};
 use crate::blocks::DType;
 use crate::isa::{Isa, Tier};
-use crate::matmul::Panels;
 use crate::quantize::{Activations, Form};
 use crate::scalar;
 use std::ops::Range;
@@ -17,17 +17,18 @@ use std::ops::Range;
 /// The machine must have the instruction set of the table that the function is taken from. Shapes are checked inside.
 pub(crate) type DotRows = unsafe fn(DType, &[u8], usize, &Activations, Range<usize>, &mut [f32]);
 
-/// Products of many activation rows: `(dtype, w, k, acts, m, panels, out)`, with the first `m` rows, otherwise as [`DotRows`].
-///
-/// # Safety
-/// As for [`DotRows`].
-pub(crate) type RunBatch = unsafe fn(DType, &[u8], usize, &Activations, usize, &mut Panels, &mut [f32]);
-
 /// Fills one form of some rows (from a multiple of 16 on) of activations.
 ///
 /// # Safety
 /// As for [`DotRows`], and nobody else reads or writes that form of these rows.
 pub(crate) type Quantize = unsafe fn(&Activations, Range<usize>, Form);
+
+/// Products with consecutive weight rows: `(dtype, w, k, acts, m, panels, sums)`. The buffers grow as needed; `sums` holds the
+/// result in an order of the kernel's own.
+///
+/// # Safety
+/// As for [`DotRows`].
+pub(crate) type RunBatch = unsafe fn(DType, &[u8], usize, &Activations, usize, &mut Aligned<u16>, &mut Aligned<f32>);
 
 /// A kernel that expands weights first, worth it for many activation rows.
 #[derive(Clone, Copy)]
@@ -37,7 +38,16 @@ pub(crate) struct Batch {
     /// How it wants the activations.
     pub(crate) form: Form,
     pub(crate) run: RunBatch,
+    /// `(sums, start, n, out)`: the products of up to [`BATCH_ROWS`] activation rows from `start`, a multiple of that, with
+    /// `n` weight rows, as rows of `n`; as many as `out` is long.
+    ///
+    /// # Safety
+    /// As for [`DotRows`].
+    pub(crate) unpack: unsafe fn(&[f32], usize, usize, &mut [f32]),
 }
+
+/// Activation rows that [`Batch::unpack`] takes at a time.
+pub(crate) const BATCH_ROWS: usize = 32;
 
 /// The kernels of one format in one instruction set.
 #[derive(Clone, Copy)]
@@ -73,6 +83,8 @@ impl KernelTable {
     pub(crate) fn of(isa: Isa) -> &'static Self {
         match isa.0 {
             Tier::Scalar => &SCALAR,
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx2 => &avx2::TABLE,
             #[cfg(target_arch = "x86_64")]
             Tier::Avx512Vnni => &avx512_vnni::TABLE,
             #[cfg(target_arch = "x86_64")]

@@ -13,9 +13,9 @@ mod pack;
 mod tiles;
 
 use super::avx512_vnni;
+use crate::aligned::Aligned;
 use crate::blocks::DType;
-use crate::matmul::Panels;
-use crate::quantize::{Activations, Form};
+use crate::quantize::{Activations, BF16_SLICE, Form};
 use crate::table::{Batch, KernelTable, Kernels};
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
@@ -25,7 +25,7 @@ use std::ops::Range;
 pub(crate) static TABLE: KernelTable = KernelTable { kernels, quantize, ..avx512_vnni::TABLE };
 
 fn kernels(dtype: DType) -> Kernels {
-    let batch = Batch { min_rows: MIN_ROWS, form: form(dtype), run };
+    let batch = Batch { min_rows: MIN_ROWS, form: form(dtype), run, unpack: pack::unpack };
     Kernels { batch: Some(batch), ..(avx512_vnni::TABLE.kernels)(dtype) }
 }
 
@@ -49,52 +49,48 @@ unsafe fn quantize(acts: &Activations, rows: Range<usize>, form: Form) {
     }
 }
 
-/// Weights of a row that are expanded at a time: with the activations they are multiplied with, they fit in the first level
-/// cache (32 KiB each). A whole number of blocks of every format.
-const SLICE: usize = 512;
+/// Weights of a row that are expanded at a time; a whole number of blocks of every format. All rows are expanded before the
+/// first is multiplied: the tile unit is slow when it has rested for even a microsecond, so panel by panel takes twice as long.
+const SLICE: usize = BF16_SLICE;
 
-/// As [`crate::table::RunBatch`].
-unsafe fn run(dtype: DType, w: &[u8], k: usize, acts: &Activations, m: usize, panels: &mut Panels, out: &mut [f32]) {
-    let Some(row_bytes) = dtype.row_bytes(k).filter(|bytes| *bytes > 0) else {
-        out.fill(0.0);
-        return;
-    };
-    let n = w.len() / row_bytes;
-    assert!(k == acts.cols() && m <= acts.rows() && out.len() >= m * n);
+/// As [`Batch::run`].
+unsafe fn run(dtype: DType, w: &[u8], k: usize, acts: &Activations, m: usize, panels: &mut Aligned<u16>, sums: &mut Aligned<f32>) {
+    let row_bytes = dtype.row_bytes(k).unwrap_or(0);
+    let n = w.len().checked_div(row_bytes).unwrap_or(0);
+    assert!(k == acts.cols() && m <= acts.rows());
     let (n_panels, n_columns) = (n.div_ceil(tiles::ROWS), m.div_ceil(tiles::COLUMNS));
     let slice_bytes = SLICE / dtype.block_len() * dtype.block_bytes();
     let parts = if matches!(dtype, DType::F32 | DType::F16) { 2 } else { 1 };
-    let (panel, sums) = panels.weights_and_sums(n_panels * tiles::ROWS * SLICE * parts, n_panels * n_columns * tiles::SUMS);
-    let activation_parts = if form(dtype) == Form::Bf16Pair { 2 } else { 1 };
+    let products: &[(usize, usize)] = match dtype {
+        DType::F32 | DType::F16 => &[(0, 0), (0, 1), (1, 0)],
+        DType::BF16 => &[(0, 0), (0, 1)],
+        _ => &[(0, 0)],
+    };
+    let panel_len = tiles::ROWS * SLICE * parts;
+    let panels = panels.at_least(n_panels * panel_len);
+    let sums = sums.at_least(n_columns * n_panels * tiles::SUMS);
     let _configured = tiles::Configured::new();
-    for start in (0..k).step_by(SLICE) {
-        let len = SLICE.min(k - start);
-        let steps = len.div_ceil(tiles::DEPTH);
-        for (r, row) in w.chunks_exact(row_bytes).enumerate() {
-            let blocks = &row[start / dtype.block_len() * dtype.block_bytes()..];
-            let blocks = &blocks[..blocks.len().min(slice_bytes)];
-            // SAFETY: the features of this module; the panel has room for SLICE weights of each row in each part.
-            unsafe { expand::row(dtype, blocks, &mut panel[r / tiles::ROWS * tiles::ROWS * SLICE * parts..], r % tiles::ROWS) };
+    for slice in 0..k.div_ceil(SLICE) {
+        let steps = SLICE.min(k - slice * SLICE).div_ceil(tiles::DEPTH);
+        let bytes = slice * slice_bytes..row_bytes.min((slice + 1) * slice_bytes);
+        for (r, row) in w.chunks_exact(row_bytes.max(1)).enumerate() {
+            let panel = &mut panels[r / tiles::ROWS * panel_len..][..panel_len];
+            // SAFETY: the features of this module.
+            unsafe { expand::row(dtype, &row[bytes.clone()], panel, r % tiles::ROWS) };
         }
-        for c in 0..n_columns {
+        for column in 0..n_columns {
+            let both = m - column * tiles::COLUMNS > tiles::COLUMNS / 2;
+            let b = [0, 1].map(|part| [0, 1].map(|half| acts.bf16_tiles(part, 2 * column + half, slice)));
             for p in 0..n_panels {
-                let sums = &mut sums[(c * n_panels + p) * tiles::SUMS..][..tiles::SUMS];
-                let mut fresh = start == 0;
-                for (part, column_part) in [(0, 0), (0, 1), (1, 0)] {
-                    if part >= parts || column_part >= activation_parts {
-                        continue;
-                    }
-                    let a = &panel[(p * parts + part) * tiles::ROWS * SLICE..][..tiles::ROWS * SLICE];
-                    let b = [0, 1].map(|half| acts.bf16_tiles(column_part, 2 * c + half, start / tiles::DEPTH, steps));
+                let sums = &mut sums[(column * n_panels + p) * tiles::SUMS..][..tiles::SUMS];
+                for (i, (part, column_part)) in products.iter().enumerate() {
+                    let a = &panels[p * panel_len + part * tiles::ROWS * SLICE..][..tiles::ROWS * SLICE];
                     // SAFETY: the features of this module, and this thread's tiles are configured.
-                    unsafe { tiles::multiply(a, b, steps, sums, fresh, m - c * tiles::COLUMNS > tiles::COLUMNS / 2) };
-                    fresh = false;
+                    unsafe { tiles::multiply(a, b[*column_part], steps, sums, slice == 0 && i == 0, both) };
                 }
             }
         }
     }
-    // SAFETY: the features of this module.
-    unsafe { pack::unpack(sums, n_panels, m, n, out) };
 }
 
 /// Whether the processor has AMX with bfloat16, the system saves its registers, and grants their use.

@@ -1,10 +1,13 @@
 //! Activations into tiles, and accumulators into rows.
 
 use super::tiles::{COLUMNS, DEPTH, ROWS, SUMS, TILE};
-use crate::quantize::{Activations, Form};
+use crate::quantize::{Activations, BF16_SLICE, Form};
 use std::arch::x86_64::*;
 use std::array;
 use std::ops::Range;
+
+/// Floats ahead: sixteen rows are more streams than the hardware follows.
+const PREFETCH: usize = 96;
 
 /// Activation rows of a tile.
 const TILE_ROWS: usize = 16;
@@ -16,28 +19,31 @@ const TILE_ROWS: usize = 16;
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma,f16c")]
 pub(super) unsafe fn pack(acts: &Activations, rows: Range<usize>, form: Form) {
     let k = acts.cols();
-    let steps = k.div_ceil(DEPTH);
     let zeros = [0f32; 0];
     for first in rows.clone().step_by(TILE_ROWS) {
-        // SAFETY: the caller's promise.
-        let parts = unsafe { acts.bf16_tiles_mut(first / TILE_ROWS) };
         let x: [&[f32]; TILE_ROWS] = array::from_fn(|i| if first + i < rows.end { acts.f32_row(first + i) } else { &zeros });
-        for step in 0..steps {
-            let load = |x: &[f32], at: usize| {
-                let rest = x.get(at..).unwrap_or_default();
-                let mask = ((1_u32 << rest.len().min(16)) - 1) as __mmask16;
-                // SAFETY: only the lanes of the mask are read, as many as `rest` has.
-                unsafe { _mm512_maskz_loadu_ps(mask, rest.as_ptr()) }
-            };
-            let x: [[__m512; 2]; TILE_ROWS] = array::from_fn(|i| [load(x[i], step * DEPTH), load(x[i], step * DEPTH + 16)]);
-            let high = x.map(|[a, b]| round(a, b));
-            store(high, &mut parts[0][step * TILE..][..TILE]);
-            if form == Form::Bf16Pair {
-                let low = array::from_fn(|i| {
-                    let [a, b] = widen(high[i]);
-                    round(_mm512_sub_ps(x[i][0], a), _mm512_sub_ps(x[i][1], b))
-                });
-                store(low, &mut parts[1][step * TILE..][..TILE]);
+        for slice in 0..k.div_ceil(BF16_SLICE) {
+            // SAFETY: the caller's promise.
+            let parts = unsafe { acts.bf16_tiles_mut(first / TILE_ROWS, slice) };
+            let start = slice * BF16_SLICE;
+            for (step, at) in (start..k.min(start + BF16_SLICE)).step_by(DEPTH).enumerate() {
+                let load = |x: &[f32], at: usize| {
+                    let rest = x.get(at..).unwrap_or_default();
+                    let mask = ((1_u32 << rest.len().min(16)) - 1) as __mmask16;
+                    _mm_prefetch::<_MM_HINT_T0>(rest.as_ptr().wrapping_add(PREFETCH).cast());
+                    // SAFETY: only the lanes of the mask are read, as many as `rest` has.
+                    unsafe { _mm512_maskz_loadu_ps(mask, rest.as_ptr()) }
+                };
+                let x: [[__m512; 2]; TILE_ROWS] = array::from_fn(|i| [load(x[i], at), load(x[i], at + 16)]);
+                let high = x.map(|[a, b]| round(a, b));
+                store(high, &mut parts[0][step * TILE..][..TILE]);
+                if form == Form::Bf16Pair {
+                    let low = array::from_fn(|i| {
+                        let [a, b] = widen(high[i]);
+                        round(_mm512_sub_ps(x[i][0], a), _mm512_sub_ps(x[i][1], b))
+                    });
+                    store(low, &mut parts[1][step * TILE..][..TILE]);
+                }
             }
         }
     }
@@ -94,13 +100,15 @@ fn transpose(r: [__m512i; 16]) -> [__m512i; 16] {
     })
 }
 
-/// `out[i, r]` from the accumulators of `n_panels` panels of weight rows for each COLUMNS activation rows.
+/// As [`crate::table::Batch::unpack`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma,f16c")]
-pub(super) unsafe fn unpack(sums: &[f32], n_panels: usize, m: usize, n: usize, out: &mut [f32]) {
-    for (at, sums) in sums.chunks_exact(SUMS).enumerate() {
-        let (column, panel) = (at / n_panels, at % n_panels);
+pub(super) unsafe fn unpack(sums: &[f32], columns: usize, n: usize, out: &mut [f32]) {
+    let n_panels = n.div_ceil(ROWS);
+    let sums = &sums[columns / COLUMNS * n_panels * SUMS..][..n_panels * SUMS];
+    let m = out.len() / n;
+    for (panel, sums) in sums.chunks_exact(SUMS).enumerate() {
         for (quarter, tile) in sums.chunks_exact(256).enumerate() {
-            let first = column * COLUMNS + quarter % 2 * TILE_ROWS;
+            let first = quarter % 2 * TILE_ROWS;
             let r = panel * ROWS + quarter / 2 * 16;
             if first >= m || r >= n {
                 continue;

@@ -8,11 +8,13 @@ use std::array;
 use std::ops::Range;
 
 /// What differs between the formats.
-pub(super) trait GroupsOf16 {
+pub(in crate::arch) trait GroupsOf16 {
     /// Of a block.
     const BYTES: usize;
     /// Where its `d` (f16) is.
     const D: usize;
+    /// What is too much in the unsigned quants, for formats without minima.
+    const OFFSET: f32;
 
     /// Quants `64 z` .. `64 z + 64` of a block, in order, with an offset that makes them unsigned.
     ///

@@ -8,17 +8,17 @@ use std::array;
 use std::ops::Range;
 
 /// Four blocks as `w = d q + c` with unsigned `q`.
-pub(super) struct FourBlocks {
+pub(in crate::arch) struct FourBlocks {
     /// Weights 0..16 of each block.
-    pub(super) first: __m512i,
+    pub(in crate::arch) first: __m512i,
     /// Weights 16..32 of each block.
-    pub(super) second: __m512i,
-    pub(super) d: __m128,
-    pub(super) c: __m128,
+    pub(in crate::arch) second: __m512i,
+    pub(in crate::arch) d: __m128,
+    pub(in crate::arch) c: __m128,
 }
 
 /// What differs between the formats.
-pub(super) trait GroupsOf32 {
+pub(in crate::arch) trait GroupsOf32 {
     /// Of a block.
     const BYTES: usize;
 

@@ -7,8 +7,8 @@
 
 mod ceilings;
 mod float;
-mod groups_of_16;
-mod groups_of_32;
+pub(super) mod groups_of_16;
+pub(super) mod groups_of_32;
 mod q2_k;
 mod q3_k;
 mod q4_0;
@@ -19,7 +19,18 @@ mod q5_1;
 mod q5_k;
 mod q6_k;
 mod q8_0;
-mod super_blocks;
+pub(super) mod super_blocks;
+
+pub(super) use q2_k::Q2K;
+pub(super) use q3_k::Q3K;
+pub(super) use q4_0::Q4_0;
+pub(super) use q4_1::Q4_1;
+use q4_k::Q4K;
+pub(super) use q5_0::Q5_0;
+pub(super) use q5_1::Q5_1;
+pub(super) use q5_k::Q5K;
+pub(super) use q6_k::Q6K;
+pub(super) use q8_0::Q8_0;
 
 use crate::blocks::DType;
 use crate::quantize::{Activations, Form};
@@ -37,16 +48,16 @@ fn kernels(dtype: DType) -> Kernels {
         DType::F32 => (Form::F32, float::f32),
         DType::F16 => (Form::F32, float::f16),
         DType::BF16 => (Form::F32, float::bf16),
-        DType::Q4_0 => (Form::Q8, groups_of_32::dot_rows::<q4_0::Q4_0>),
-        DType::Q4_1 => (Form::Q8, groups_of_32::dot_rows::<q4_1::Q4_1>),
-        DType::Q5_0 => (Form::Q8, groups_of_32::dot_rows::<q5_0::Q5_0>),
-        DType::Q5_1 => (Form::Q8, groups_of_32::dot_rows::<q5_1::Q5_1>),
-        DType::Q8_0 => (Form::Q8, groups_of_32::dot_rows::<q8_0::Q8_0>),
-        DType::Q2_K => (Form::Q8K, groups_of_16::dot_rows::<q2_k::Q2K>),
-        DType::Q3_K => (Form::Q8K, groups_of_16::dot_rows::<q3_k::Q3K>),
-        DType::Q4_K => (Form::Q8K, super_blocks::dot_rows::<q4_k::Q4K>),
-        DType::Q5_K => (Form::Q8K, super_blocks::dot_rows::<q5_k::Q5K>),
-        DType::Q6_K => (Form::Q8K, groups_of_16::dot_rows::<q6_k::Q6K>),
+        DType::Q4_0 => (Form::Q8, groups_of_32::dot_rows::<Q4_0>),
+        DType::Q4_1 => (Form::Q8, groups_of_32::dot_rows::<Q4_1>),
+        DType::Q5_0 => (Form::Q8, groups_of_32::dot_rows::<Q5_0>),
+        DType::Q5_1 => (Form::Q8, groups_of_32::dot_rows::<Q5_1>),
+        DType::Q8_0 => (Form::Q8, groups_of_32::dot_rows::<Q8_0>),
+        DType::Q2_K => (Form::Q8K, groups_of_16::dot_rows::<Q2K>),
+        DType::Q3_K => (Form::Q8K, groups_of_16::dot_rows::<Q3K>),
+        DType::Q4_K => (Form::Q8K, super_blocks::dot_rows::<Q4K>),
+        DType::Q5_K => (Form::Q8K, super_blocks::dot_rows::<Q5K>),
+        DType::Q6_K => (Form::Q8K, groups_of_16::dot_rows::<Q6K>),
         DType::IQ4_NL | DType::IQ4_XS | DType::MXFP4 => (Form::F32, scalar::dot_rows),
     };
     Kernels { form, dot_rows, batch: None }
@@ -104,7 +115,7 @@ unsafe fn load_lanes(p: *const u8, stride: usize) -> __m512i {
 /// # Safety
 /// Two bytes at `p` are readable.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn splat_f16(p: *const u8) -> __m512 {
+pub(super) unsafe fn splat_f16(p: *const u8) -> __m512 {
     // SAFETY: the caller's promise.
     let bits = unsafe { p.cast::<i16>().read_unaligned() };
     _mm512_cvtph_ps(_mm256_set1_epi16(bits))

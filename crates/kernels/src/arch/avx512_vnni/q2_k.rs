@@ -3,11 +3,12 @@
 use super::groups_of_16::GroupsOf16;
 use std::arch::x86_64::*;
 
-pub(super) struct Q2K;
+pub(in crate::arch) struct Q2K;
 
 impl GroupsOf16 for Q2K {
     const BYTES: usize = 84;
     const D: usize = 80;
+    const OFFSET: f32 = 0.0;
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
     #[inline]

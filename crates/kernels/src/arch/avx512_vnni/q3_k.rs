@@ -3,11 +3,12 @@
 use super::groups_of_16::GroupsOf16;
 use std::arch::x86_64::*;
 
-pub(super) struct Q3K;
+pub(in crate::arch) struct Q3K;
 
 impl GroupsOf16 for Q3K {
     const BYTES: usize = 110;
     const D: usize = 108;
+    const OFFSET: f32 = 4.0;
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
     #[inline]

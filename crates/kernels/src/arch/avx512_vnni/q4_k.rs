@@ -3,7 +3,7 @@
 use super::super_blocks::SuperBlock;
 use std::arch::x86_64::*;
 
-pub(super) struct Q4K;
+pub(in crate::arch) struct Q4K;
 
 impl SuperBlock for Q4K {
     const BYTES: usize = 144;

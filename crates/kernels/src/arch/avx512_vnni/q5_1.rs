@@ -4,7 +4,7 @@ use super::groups_of_32::{FourBlocks, GroupsOf32, four_f16};
 use super::load_lanes;
 use super::q5_0::fifth_bits;
 
-pub(super) struct Q5_1;
+pub(in crate::arch) struct Q5_1;
 
 impl GroupsOf32 for Q5_1 {
     const BYTES: usize = 24;

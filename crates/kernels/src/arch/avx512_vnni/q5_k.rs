@@ -3,7 +3,7 @@
 use super::super_blocks::SuperBlock;
 use std::arch::x86_64::*;
 
-pub(super) struct Q5K;
+pub(in crate::arch) struct Q5K;
 
 impl SuperBlock for Q5K {
     const BYTES: usize = 176;

@@ -3,11 +3,12 @@
 use super::groups_of_16::GroupsOf16;
 use std::arch::x86_64::*;
 
-pub(super) struct Q6K;
+pub(in crate::arch) struct Q6K;
 
 impl GroupsOf16 for Q6K {
     const BYTES: usize = 210;
     const D: usize = 208;
+    const OFFSET: f32 = 32.0;
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
     #[inline]
@@ -20,7 +21,7 @@ impl GroupsOf16 for Q6K {
         };
         let halves = |a, b| _mm512_inserti64x4::<1>(_mm512_set1_epi16(a), _mm256_set1_epi16(b));
         // The pair of weight `l` of a quarter (32 weights) is at bit `2 quarter` of byte `l`; it goes to bit 4.
-        let (low, pairs) = if z % 2 == 0 {
+        let (low, pairs) = if z.is_multiple_of(2) {
             (low, _mm512_sllv_epi16(pairs, halves(4, 2)))
         } else {
             (_mm512_srli_epi16::<4>(low), _mm512_srlv_epi16(pairs, halves(0, 2)))

@@ -4,7 +4,7 @@ use super::groups_of_32::{FourBlocks, GroupsOf32, four_f16};
 use super::load_lanes;
 use std::arch::x86_64::*;
 
-pub(super) struct Q8_0;
+pub(in crate::arch) struct Q8_0;
 
 impl GroupsOf32 for Q8_0 {
     const BYTES: usize = 34;

@@ -10,7 +10,7 @@ use std::array;
 use std::ops::Range;
 
 /// What differs between the formats.
-pub(super) trait SuperBlock {
+pub(in crate::arch) trait SuperBlock {
     /// Of a block; the header is its first 16.
     const BYTES: usize;
 
