@@ -54,7 +54,7 @@ impl Cpu {
         Self {
             isa,
             table: KernelTable::of(isa),
-            ops: Ops::detect(),
+            ops: Ops::of(isa),
             scratch: (0..pool.threads()).map(|_| Mutex::default()).collect(),
             pool,
         }

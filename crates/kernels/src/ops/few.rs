@@ -58,13 +58,28 @@ impl Stored for Q8 {
     }
 }
 
-/// Fetches `next` in step with the rows that are read, `bytes` at a time.
-#[inline(always)]
-fn fetch<S: Simd>(s: S, next: &[u8], from: usize, bytes: usize) {
-    let mut at = from;
-    while at < next.len().min(from + bytes) {
-        s.prefetch(next.as_ptr().wrapping_add(at));
-        at += LINE_BYTES;
+/// Memory to fetch in step with what is read. Requests are spread evenly: a burst of them fills the buffers for missing
+/// lines and stalls the loads behind it.
+#[derive(Clone, Copy)]
+struct Ahead {
+    at: *const u8,
+    /// 1, or 0 if there is nothing to fetch: then one line is asked for again and again, which costs less than a branch.
+    on: usize,
+}
+
+impl Ahead {
+    fn new(next: &[u8]) -> Self {
+        Self { at: next.as_ptr(), on: usize::from(!next.is_empty()) }
+    }
+
+    /// Fetches about `BYTES` bytes from `offset` on; where that passes the end, it does no harm.
+    #[inline(always)]
+    fn fetch<S: Simd, const BYTES: usize>(self, s: S, offset: usize) {
+        let mut line = 0;
+        while line + LINE_BYTES <= BYTES {
+            s.prefetch(self.at.wrapping_add((offset + line) * self.on));
+            line += LINE_BYTES;
+        }
     }
 }
 
@@ -87,29 +102,25 @@ fn score_stored<S: Simd, T: Stored, const R: usize>(s: S, dim: usize, q: &[f32],
     if n_keys == 0 {
         return;
     }
-    let mut first = 0;
-    let mut key = 0;
-    while key < n_keys {
-        let keys = Keys { k: k.as_ptr(), row_bytes, first: key, last: n_keys - 1 };
-        // SAFETY: rows from `row` on are below `rows` as the branches check, keys are clamped to `last`, and scores
-        // reach to the end of the row, which whole tiles do not pass: they divide KV_BLOCK.
-        unsafe {
-            let mut row = 0;
-            while R >= 4 && row + 4 <= rows {
-                score_some::<S, T, 4>(s, dim, q.as_ptr().add(row * dim), keys, scores.as_mut_ptr().add(row * KV_BLOCK));
-                row += 4;
+    let (q, scores) = (q.as_ptr(), scores.as_mut_ptr());
+    for first in (0..n_keys).step_by(S::LANES) {
+        let mut keys = Keys { k: k.as_ptr(), row_bytes, first, last: n_keys - 1, ahead: Ahead::new(next) };
+        let mut row = 0;
+        while row < rows {
+            let n = if R >= 4 && rows - row >= 4 { 4 } else { (rows - row).min(2) };
+            // SAFETY: rows from `row` on are below `rows`, keys are clamped to `last`, and scores reach to the end of the
+            // row, which LANES keys do not pass: they divide KV_BLOCK.
+            unsafe {
+                let (q, scores) = (q.add(row * dim), scores.add(row * KV_BLOCK));
+                match n {
+                    4 => score_some::<S, T, 4>(s, dim, q, keys, scores),
+                    2 => score_some::<S, T, 2>(s, dim, q, keys, scores),
+                    _ => score_some::<S, T, 1>(s, dim, q, keys, scores),
+                }
             }
-            while row + 2 <= rows {
-                score_some::<S, T, 2>(s, dim, q.as_ptr().add(row * dim), keys, scores.as_mut_ptr().add(row * KV_BLOCK));
-                row += 2;
-            }
-            if row < rows {
-                score_some::<S, T, 1>(s, dim, q.as_ptr().add(row * dim), keys, scores.as_mut_ptr().add(row * KV_BLOCK));
-            }
+            row += n;
+            keys.ahead.on = 0;
         }
-        fetch(s, next, first, S::LANES * row_bytes);
-        first += S::LANES * row_bytes;
-        key += S::LANES;
     }
 }
 
@@ -120,6 +131,7 @@ struct Keys {
     row_bytes: usize,
     first: usize,
     last: usize,
+    ahead: Ahead,
 }
 
 /// Scores of `LANES` keys against `R` rows; `KEYS * R` divides `LANES`.
@@ -177,6 +189,8 @@ unsafe fn dot<S: Simd, T: Stored, const R: usize>(s: S, dim: usize, q: *const f3
         let row = |i: usize| keys.k.add((keys.first + offset + i).min(keys.last) * keys.row_bytes);
         let rows = [row(0), row(1), row(2), row(3)];
         for unit in 0..dim / T::UNIT {
+            let offset = (keys.first + offset) * keys.row_bytes + unit * KEYS * T::BYTES;
+            keys.ahead.fetch::<S, { 2 * LINE_BYTES }>(s, offset);
             for (i, row) in rows.iter().enumerate() {
                 let k = T::load(s, row.add(unit * T::BYTES));
                 for (j, k) in k[..n_vectors].iter().enumerate() {
@@ -243,12 +257,13 @@ pub(super) fn mix_rows<S: Simd, const R: usize>(s: S, kind: KvType, dim: usize, 
 }
 
 #[inline(always)]
-fn mix_stored<S: Simd, T: Stored, const R: usize>(s: S, dim: usize, mix: MixRows<'_>, v: &[u8], acc: &mut [f32], mut next: &[u8]) {
+fn mix_stored<S: Simd, T: Stored, const R: usize>(s: S, dim: usize, mix: MixRows<'_>, v: &[u8], acc: &mut [f32], next: &[u8]) {
     let rows = acc.len() / dim;
     let row_bytes = dim / T::UNIT * T::BYTES;
     let n_keys = v.len() / row_bytes;
     assert!(dim.is_multiple_of(T::UNIT) && acc.len() == rows * dim && v.len() == n_keys * row_bytes);
     assert!(mix.first + n_keys <= KV_BLOCK && mix.weights.len() >= rows * KV_BLOCK && mix.factor.len() >= rows);
+    let mut ahead = Ahead::new(next);
     let mut row = 0;
     while row < rows {
         let n = if R >= 4 && rows - row >= 4 { 4 } else { (rows - row).min(2) };
@@ -264,13 +279,13 @@ fn mix_stored<S: Simd, T: Stored, const R: usize>(s: S, dim: usize, mix: MixRows
                 dim,
             };
             match n {
-                4 => mixed.columns::<S, T, 4>(s, next),
-                2 => mixed.columns::<S, T, 2>(s, next),
-                _ => mixed.columns::<S, T, 1>(s, next),
+                4 => mixed.columns::<S, T, 4>(s, ahead),
+                2 => mixed.columns::<S, T, 2>(s, ahead),
+                _ => mixed.columns::<S, T, 1>(s, ahead),
             }
         }
         row += n;
-        next = &[];
+        ahead.on = 0;
     }
 }
 
@@ -292,7 +307,7 @@ impl Mixed {
     /// # Safety
     /// The pointers have `R` rows, and `v` `n_keys` rows of `dim` elements.
     #[inline(always)]
-    unsafe fn columns<S: Simd, T: Stored, const R: usize>(self, s: S, mut next: &[u8]) {
+    unsafe fn columns<S: Simd, T: Stored, const R: usize>(self, s: S, ahead: Ahead) {
         // Half of the registers accumulate: 16 of 32 vectors of 16 lanes, 8 of 16 of 8 lanes.
         let units = (S::LANES / R).min(8) * S::LANES / T::UNIT;
         let n_units = self.dim / T::UNIT;
@@ -302,20 +317,19 @@ impl Mixed {
             // SAFETY: the units are within `dim`; the rest is the caller's contract.
             unsafe {
                 if units >= 8 && left >= 8 {
-                    self.some::<S, T, R, 8>(s, unit, next);
+                    self.some::<S, T, R, 8>(s, unit, ahead);
                     unit += 8;
                 } else if units >= 4 && left >= 4 {
-                    self.some::<S, T, R, 4>(s, unit, next);
+                    self.some::<S, T, R, 4>(s, unit, ahead);
                     unit += 4;
                 } else if units >= 2 && left >= 2 {
-                    self.some::<S, T, R, 2>(s, unit, next);
+                    self.some::<S, T, R, 2>(s, unit, ahead);
                     unit += 2;
                 } else {
-                    self.some::<S, T, R, 1>(s, unit, next);
+                    self.some::<S, T, R, 1>(s, unit, ahead);
                     unit += 1;
                 }
             }
-            next = &[];
         }
     }
 
@@ -324,7 +338,7 @@ impl Mixed {
     /// # Safety
     /// As `columns`, and the units are within `dim`.
     #[inline(always)]
-    unsafe fn some<S: Simd, T: Stored, const R: usize, const U: usize>(self, s: S, unit: usize, next: &[u8]) {
+    unsafe fn some<S: Simd, T: Stored, const R: usize, const U: usize>(self, s: S, unit: usize, ahead: Ahead) {
         let n_vectors = T::UNIT / S::LANES;
         // SAFETY: all offsets are within the rows and units that the caller grants.
         unsafe {
@@ -340,12 +354,14 @@ impl Mixed {
             }
             for j in 0..self.n_keys {
                 let row = self.v.add(j * self.row_bytes + unit * T::BYTES);
-                fetch(s, next, j * self.row_bytes, self.row_bytes);
                 let mut weights = [s.splat(0.0); R];
                 for (r, weight) in weights.iter_mut().enumerate() {
                     *weight = s.splat(*self.weights.add(r * KV_BLOCK + j));
                 }
                 for u in 0..U {
+                    if u * T::BYTES % LINE_BYTES < T::BYTES {
+                        ahead.fetch::<S, LINE_BYTES>(s, j * self.row_bytes + (unit + u) * T::BYTES);
+                    }
                     let v = T::load(s, row.add(u * T::BYTES));
                     for (r, acc) in acc.iter_mut().enumerate() {
                         for i in 0..n_vectors {

@@ -21,6 +21,7 @@ mod simd;
 mod tiles;
 
 use crate::activation::Activation;
+use crate::isa::{Isa, Tier};
 use crate::kv::KvType;
 
 /// Rows of a tile of queries lie in strips of this many, one strip after the other.
@@ -119,9 +120,14 @@ pub struct Ops {
 }
 
 impl Ops {
-    /// The best this machine has.
-    pub fn detect() -> Self {
-        Self::available().pop().unwrap_or(Self { table: &scalar::TABLE })
+    /// Those of `isa`, which the machine has.
+    pub(crate) fn of(isa: Isa) -> Self {
+        let table = match isa.0 {
+            Tier::Scalar => &scalar::TABLE,
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx512Vnni | Tier::Amx => &avx512::TABLE,
+        };
+        Self { table }
     }
 
     /// All this machine has, the slowest first.
