@@ -235,7 +235,7 @@ fn errors_say_what_and_where() {
 fn hostile_templates_end_in_a_limit() {
     let nested = |open: &str, close: &str, n: usize| format!("{}x{}", open.repeat(n), close.repeat(n));
     let in_namespace = |init: &str, step: &str, end: &str| {
-        format!("{{% set ns = namespace(s={init}) %}}{{% for i in range(99) %}}{{% set ns.s = {step} %}}{{% endfor %}}{{{{ {end} }}}}")
+        format!("{{% set ns = namespace(s={init}) %}}{{% for i in range(90) %}}{{% set ns.s = {step} %}}{{% endfor %}}{{{{ {end} }}}}")
     };
     let rows = [
         (Limit::Source, "x".repeat(10_000_000)),
@@ -270,6 +270,7 @@ fn hostile_templates_end_in_a_limit() {
         (Limit::Depth, format!("{{{{ {} }}}}", nested("not ", "", 100_000))),
         (Limit::Depth, format!("{{{{ {} }}}}", nested("- ", "", 100_000))),
         (Limit::Depth, format!("{{{{ {} }}}}", nested("1 if 1 else ", "", 50_000))),
+        (Limit::Depth, format!("{{{{ 'a'|map({}'upper')|list }}}}", "'map', ".repeat(50_000))),
         (Limit::Depth, nested("{% if 1 %}", "{% endif %}", 10_000)),
         (Limit::Depth, nested("{% for x in y %}", "", 10_000)),
     ];

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use super::ast::BinOp;
 use super::call::{Args, int, text};
-use super::error::{Fault, Result};
+use super::error::{Fault, Limit, Result};
 use super::format::percent;
 use super::lexer::is_space;
 use super::methods;
@@ -12,6 +12,9 @@ use super::ops::{Num, attribute, binary, defined, dict, equal, item, order, sign
 use super::print::{JsonStyle, push_json, push_repr, push_str, to_str};
 use super::tests;
 use super::value::{Budget, Str, StrBuf, Value, text_cost};
+
+/// Most arguments that `map` hands on.
+const MAX_MAP_ARGS: usize = 16;
 
 /// Applies filter `name` to `value`.
 pub(super) fn apply(name: &str, value: &Value, args: &Args, budget: &Budget) -> Result<Value> {
@@ -581,6 +584,10 @@ fn map(value: &Value, args: &Args, budget: &Budget) -> Result<Value> {
     let Some((name, rest)) = args.positional.split_first() else {
         return Err(Fault::error("map requires a filter argument"));
     };
+    // The filter may be `map` with the arguments that are left.
+    if rest.len() > MAX_MAP_ARGS {
+        return Err(Fault::Limit(Limit::Depth));
+    }
     let name = text(name, "map")?.as_str();
     let inner = Args { positional: rest.to_vec(), keyword: args.keyword.clone() };
     for item in &items {

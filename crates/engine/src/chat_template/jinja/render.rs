@@ -20,7 +20,7 @@ const MAX_DEPTH: usize = 500;
 /// Longest `range`, as in Jinja2's sandbox.
 const MAX_RANGE: usize = 100_000;
 /// Most bytes of output, captured or final.
-const MAX_OUTPUT: usize = 64 << 20;
+const MAX_OUTPUT: usize = 32 << 20;
 /// What a statement or expression costs of the budget, which is otherwise counted in bytes.
 const STEP: usize = 32;
 /// What calling or defining a macro costs on top.
