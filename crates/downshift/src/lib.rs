@@ -62,5 +62,5 @@ pub use downshift_worker::{
 };
 pub use error::Error;
 pub use handle::Downshift;
-pub use reply::{Piece, Reply};
+pub use reply::{Continued, Piece, Reply};
 pub use stream::{PendingReply, ReplyStream, Update};

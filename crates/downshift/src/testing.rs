@@ -9,7 +9,7 @@ use std::thread::Thread;
 
 use downshift_worker::{
     Completion, Delta, Failure, FailureKind, FinishReason, Footprint, Input, Launcher, LoadProgress, ModelInfo, ModelKind, ModelSpec,
-    Placement, Request, RequestId, Sink, Stage, Stats, Timings, Usage, Worker,
+    Placement, Request, RequestId, Resume, Sink, Stage, Stats, Timings, Usage, Worker,
 };
 
 /// A launcher whose models say what they were told to say, word by word. A model without a script answers with its name.
@@ -94,8 +94,12 @@ impl Worker for ScriptedWorker {
             Script::FailsToLoad(kind) => ("", Some(*kind)),
         };
         let most = request.max_tokens.map_or(usize::MAX, |tokens| tokens as usize);
-        let mut said = 0;
-        for word in words(text).take(most) {
+        let mut said = match &request.resume {
+            Some(Resume::Tokens { token_ids, .. }) => token_ids.len() as u32,
+            Some(Resume::Text { tokens, .. }) => *tokens,
+            None => 0,
+        };
+        for word in words(text).take(most).skip(said as usize) {
             said += 1;
             let delta = Delta { text: word.to_owned(), token_ids: vec![said], logprobs: Vec::new() };
             if sink.send(delta).is_break() {

@@ -83,6 +83,25 @@ fn a_model_that_breaks_off_is_replaced_before_anything_is_shown() {
 }
 
 #[test]
+fn a_stream_that_breaks_off_is_continued_and_says_so_once() {
+    let engine = engine(Scripted::new().breaks_off("chat", "one two ", FailureKind::NonFinite).answers("tiny", "1 2 three four"));
+    let mut pieces = Vec::new();
+    let reply = engine
+        .chat_with("Count.", |piece| {
+            pieces.push((piece.text, piece.model.to_string(), piece.continued.map(|continued| (continued.from, continued.reason))));
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    let notice = Some(("chat".to_owned(), "non_finite"));
+    let piece = |text: &str, model: &str, continued: Option<(String, &'static str)>| (text.to_owned(), model.to_owned(), continued);
+    assert_eq!(
+        pieces,
+        [piece("one ", "chat", None), piece("two ", "chat", None), piece("three ", "tiny", notice), piece("four", "tiny", None)]
+    );
+    assert_eq!((reply.content.as_str(), reply.model.as_str()), ("one two three four", "tiny"));
+}
+
+#[test]
 fn break_stops_the_answer() {
     let engine = engine(Scripted::new().answers("chat", "a b c d"));
     let mut shown = String::new();

@@ -12,12 +12,15 @@ mod clock;
 mod counters;
 mod file_id;
 mod load;
+mod loop_guard;
+mod outlet;
 pub mod plan;
 mod residents;
 pub mod room;
 mod run_loop;
 mod running;
 mod scheduler;
+mod setting;
 mod submit;
 mod verdict;
 

@@ -174,7 +174,7 @@ impl Scheduler {
     /// Unloads a model: at once if it is idle, else when its requests have ended. False if there is no such model.
     pub fn unload(&self, name: &str) -> bool {
         let Some(index) = self.config().index_of(name) else { return false };
-        self.shared.change(|state, effects| effects.drop_workers(state.residents.unload(index)));
+        self.shared.change(|state, effects| effects.dropped.extend(state.residents.unload(index)));
         true
     }
 

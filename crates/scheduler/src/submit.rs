@@ -6,17 +6,22 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use downshift_worker::{Completion, Delta, Device, Failure, FailureKind, Input, ModelInfo, ModelKind, Prompt, Request, Stage};
+use downshift_worker::{
+    Completion, Delta, Device, Failure, FailureKind, Input, ModelInfo, ModelKind, Prompt, Request, Sink, Stage, Worker,
+};
 
 use crate::attempt::{Answer, Attempt, Fallback, Refused};
 use crate::chain::{Chain, Options};
-use crate::config::ContentCheck;
+use crate::config::OnStreamFailure;
 use crate::file_id::FileId;
-use crate::load::Snapshot;
+use crate::load::{Snapshot, Want};
+use crate::loop_guard::LoopGuard;
+use crate::outlet::{Outlet, Written};
 use crate::policy::{self, Among, Budget, Change, Decision, Shown};
 use crate::residents::Slot;
-use crate::run_loop::{Shared, Ticket, Want, wanted_context};
-use crate::running::{Limits, Run, Taken, client_left, panic_message};
+use crate::run_loop::{Shared, Ticket};
+use crate::running::{Ended, Limits, Run, client_left, panic_message};
+use crate::setting::wanted_context;
 use crate::verdict::Standing;
 
 /// A request, and which models may answer it.
@@ -53,6 +58,15 @@ pub enum Event<'a> {
     },
     /// A piece of the answer.
     Delta(Delta),
+    /// The attempt broke off after text was shown; what follows continues that text.
+    Continued {
+        /// The model that broke off.
+        from: &'a str,
+        /// The model that goes on, which may be the same.
+        to: &'a str,
+        /// Why it broke off: [`FailureKind::as_str`].
+        reason: &'static str,
+    },
 }
 
 /// Hears of a request as it goes; `Break` means that the client has left.
@@ -81,7 +95,18 @@ pub(crate) fn submit(shared: &Arc<Shared>, submission: Submission, listener: &mu
     }
     let timeout = options.timeout.or(shared.config.settings.timeout).filter(|time| !time.is_zero());
     let deadline = timeout.map(|time| shared.clock.now() + time);
-    let journey = Journey { shared, request, options, ticket, deadline, chain, attempts: Vec::new(), shown: false, listener };
+    let journey = Journey {
+        shared,
+        request,
+        options,
+        ticket,
+        deadline,
+        chain,
+        attempts: Vec::new(),
+        written: Written::default(),
+        reason: None,
+        listener,
+    };
     let result = journey.travel();
     shared.change(|state, _| state.requests.remove(&id));
     result
@@ -95,8 +120,10 @@ struct Journey<'a, 'l> {
     deadline: Option<Duration>,
     chain: Chain,
     attempts: Vec<Attempt>,
-    /// Whether the caller has seen text.
-    shown: bool,
+    /// What the caller has seen.
+    written: Written,
+    /// Why the first attempt failed that came after what the caller has seen.
+    reason: Option<&'static str>,
     listener: &'a mut Listener<'l>,
 }
 
@@ -172,7 +199,7 @@ impl Journey<'_, '_> {
 
     fn refuse(self, failure: Failure) -> Refused {
         tracing::warn!(request = %self.request.id, kind = failure.kind.as_str(), "refused: {failure}");
-        Refused::new(self.chain.requested, failure, self.attempts, self.shown)
+        Refused::new(self.chain.requested, failure, self.attempts, self.written.is_shown())
     }
 
     fn count_fallback(&self, from: Option<&(usize, Failure)>, to: usize) {
@@ -228,7 +255,7 @@ impl Journey<'_, '_> {
                 retries,
                 time_left: self.deadline.is_none_or(|deadline| now < deadline),
                 other_device: failed.device.is_some_and(|device| !self.shared.devices(index, Some(device)).is_empty()),
-                shown: if self.shown { Shown::Sealed } else { Shown::Nothing },
+                shown: self.shown(),
             };
             match policy::decide(failed.failure.kind, failed.failure.stage, budget) {
                 Decision::Surface => return Err(Stop::Surface(failed.failure)),
@@ -244,6 +271,21 @@ impl Journey<'_, '_> {
                     repeats += 1;
                 }
             }
+        }
+    }
+
+    /// What the caller has seen, and who may go on with it.
+    fn shown(&self) -> Shown {
+        let setting = self.options.on_stream_failure.unwrap_or(self.shared.config.settings.on_stream_failure);
+        let Request { input, sampling, logprobs, .. } = &self.request;
+        let has_tools = matches!(input, Input::Chat { tools, .. } if !tools.is_empty());
+        match setting {
+            _ if !self.written.is_shown() => Shown::Nothing,
+            OnStreamFailure::Error => Shown::Sealed,
+            OnStreamFailure::Continue if self.written.taken_over || has_tools || sampling.seed.is_some() || logprobs.is_some() => {
+                Shown::BySameModel
+            }
+            OnStreamFailure::Continue => Shown::Continuable,
         }
     }
 
@@ -265,6 +307,7 @@ impl Journey<'_, '_> {
         if (self.listener)(Event::Failed(&attempt)).is_break() {
             self.shared.cancel(self.request.id);
         }
+        self.reason.get_or_insert(failure.kind.as_str());
         self.attempts.push(attempt);
     }
 
@@ -307,7 +350,8 @@ impl Journey<'_, '_> {
         }
         let positions = self.positions(index, &info).map_err(noted)?;
         let now = shared.clock.now();
-        let until_shown = self.deadline.filter(|_| !last).map(|deadline| now + deadline.saturating_sub(now) / 2);
+        let until_shown =
+            self.deadline.filter(|_| !last && !self.written.is_shown()).map(|deadline| now + deadline.saturating_sub(now) / 2);
         let want = Want {
             index,
             info: &info,
@@ -334,6 +378,7 @@ impl Journey<'_, '_> {
         };
         let mut request = self.request.clone();
         request.sampling = request.sampling.or(&spec.sampling);
+        request.resume = self.written.resume(index);
         let began = shared.clock.now();
         let outcome = self.run(&slot, request, limits);
         match outcome {
@@ -372,57 +417,40 @@ impl Journey<'_, '_> {
 
     fn run(&mut self, slot: &Slot, request: Request, limits: Limits) -> Result<Completion, Failure> {
         let shared = self.shared;
-        let model = &shared.config.models()[slot.index].spec.name;
-        let mut outlet = Outlet {
-            stream: self.options.stream,
-            shown: &mut self.shown,
-            held: Vec::new(),
-            model,
-            device: slot.placement.device,
-            listener: self.listener,
-        };
+        let settings = &shared.config.settings;
+        let spec = &shared.config.models()[slot.index].spec;
+        let began = shared.clock.now();
+        let before = self.written.tokens;
+        let mut outlet = Outlet::new(
+            self.options.stream,
+            &mut self.written,
+            &mut self.reason,
+            (slot.index, &spec.name, slot.placement.device),
+            self.listener,
+        );
+        outlet.guard = settings.loop_guard.then(LoopGuard::new);
         let ended = {
             let (shared, slot) = (shared.clone(), slot.clone());
             move || shared.release(&slot)
         };
         let run = Run { worker: &slot.worker, limits, clock: &shared.clock, ticket: &self.ticket };
-        let completion = run.go(request, &mut |delta| outlet.take(delta), ended)?;
+        let counted = request.clone();
+        let id = request.id;
+        let call = move |worker: &dyn Worker, sink: &mut dyn Sink| worker.generate(&request, sink);
+        let completion = match run.go(id, call, &mut |delta| outlet.take(delta, shared.clock.now()), ended)? {
+            Ended::Whole(completion) => completion,
+            Ended::Cut => {
+                shared.abandon(slot, false);
+                let prompt_tokens = shared.launcher.count(spec, &counted).unwrap_or(0) as u32;
+                let cut = outlet.cut(before, prompt_tokens, began, shared.clock.now());
+                tracing::warn!(request = %id, model = %spec.name, tokens = cut.usage.completion_tokens, "ended: the answer repeats itself");
+                cut
+            }
+        };
         if !self.options.stream {
-            check_content(&shared.config.settings.fallback_on, &outlet.held)?;
+            outlet.check(&settings.fallback_on)?;
         }
         if outlet.flush() { Ok(completion) } else { Err(client_left(Stage::Decode)) }
-    }
-}
-
-/// The way to the caller: nothing passes before the first real text, or, unstreamed, before the answer is whole.
-struct Outlet<'a, 'l> {
-    stream: bool,
-    shown: &'a mut bool,
-    held: Vec<Delta>,
-    model: &'a str,
-    device: Device,
-    listener: &'a mut Listener<'l>,
-}
-
-impl Outlet<'_, '_> {
-    fn take(&mut self, delta: Delta) -> Taken {
-        let real = !delta.text.is_empty();
-        self.held.push(delta);
-        if !self.stream || !(*self.shown || real) {
-            return Taken::Held;
-        }
-        if self.flush() { Taken::Shown } else { Taken::Left }
-    }
-
-    /// Sends all that was held; false if the client has left.
-    fn flush(&mut self) -> bool {
-        if !*self.shown {
-            *self.shown = true;
-            if (self.listener)(Event::Started { model: self.model, device: self.device }).is_break() {
-                return false;
-            }
-        }
-        self.held.drain(..).all(|delta| (self.listener)(Event::Delta(delta)).is_continue())
     }
 }
 
@@ -436,20 +464,4 @@ fn longest_prompt(input: &Input) -> usize {
         Input::Completion(Prompt::Text(text)) => text.len() + 1,
         Input::Completion(Prompt::Tokens(token_ids)) => token_ids.len(),
     }
-}
-
-fn check_content(checks: &[ContentCheck], deltas: &[Delta]) -> Result<(), Failure> {
-    let text = || deltas.iter().map(|delta| delta.text.as_str()).collect::<String>();
-    for check in checks {
-        let (fails, kind, message) = match check {
-            ContentCheck::Empty => (text().trim().is_empty(), FailureKind::EmptyAnswer, "the answer is empty"),
-            ContentCheck::InvalidJson => {
-                (serde_json::from_str::<serde::de::IgnoredAny>(&text()).is_err(), FailureKind::InvalidJson, "the answer is no JSON")
-            }
-        };
-        if fails {
-            return Err(Failure::new(kind, Stage::Decode, message));
-        }
-    }
-    Ok(())
 }

@@ -2,5 +2,6 @@
 
 mod fallback;
 mod memory;
+mod streams;
 mod support;
 mod time;

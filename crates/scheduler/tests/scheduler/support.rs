@@ -78,6 +78,8 @@ pub enum Then {
     Deaf(u64),
     /// Waits until [`Fake::open`], then ends.
     Gate,
+    /// Ends; all tokens were the same.
+    Repeat,
 }
 
 pub fn after(tokens: usize, then: Then) -> Act {
@@ -297,14 +299,18 @@ impl Worker for FakeWorker {
         for token in first..act.tokens.max(first) {
             fake.clock.advance(Duration::from_secs_f32(act.pace));
             self.steps.fetch_add(1, Ordering::Relaxed);
-            let delta = Delta { text: format!("{}{token} ", self.name), token_ids: vec![token as u32], logprobs: Vec::new() };
+            let delta = Delta {
+                text: format!("{}{token} ", self.name),
+                token_ids: vec![if matches!(act.then, Then::Repeat) { 7 } else { token as u32 }],
+                logprobs: Vec::new(),
+            };
             if sink.send(delta).is_break() {
                 fake.note(format!("stopped {}", self.name));
                 return Err(Failure::new(FailureKind::Cancelled, stage, "the client has left"));
             }
         }
         match act.then {
-            Then::End => {}
+            Then::End | Then::Repeat => {}
             Then::Fail(kind) => return Err(Failure::new(kind, stage, format!("{}: scripted", self.name))),
             Then::Panic => panic!("scripted"),
             Then::Hang(seconds) | Then::Deaf(seconds) => {
@@ -423,6 +429,7 @@ pub fn submit(scheduler: &Scheduler, request: Request, models: &[&str], options:
             Event::Loading { .. } => {}
             Event::Failed(attempt) => failed.push(attempt.clone()),
             Event::Started { model, .. } => text.push_str(&format!("{model}| ")),
+            Event::Continued { from, to, reason } => text.push_str(&format!("{from}>{to}({reason}) ")),
             Event::Delta(delta) => {
                 text.push_str(&delta.text);
                 seen += 1;
