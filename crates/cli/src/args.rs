@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Parser, Subcommand};
+use downshift_bench::Format;
 use downshift_engine::chat_template::WallClock;
 use downshift_worker::{Device, DeviceChoice};
 
@@ -32,6 +33,7 @@ pub enum Command {
     /// Measure what a model computes
     #[command(subcommand)]
     Eval(Eval),
+    Bench(Bench),
     Tokenize(Tokenize),
     Template(Template),
     Doctor(Doctor),
@@ -153,6 +155,43 @@ pub struct Logits {
     pub context: Option<u32>,
     #[command(flatten)]
     pub isolation: Isolation,
+}
+
+/// Measure prefill and decode of a model
+///
+/// Tests, names and meanings are llama-bench's: random tokens, an empty cache before each repetition, one repetition to warm
+/// up, forward passes alone on the clock. Lists are separated by commas.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  downshift bench -m Qwen3-0.6B-Q8_0.gguf
+  downshift bench -m chat -p 512,2048 -n 64 -d 0,4096 -r 3 -o jsonl")]
+pub struct Bench {
+    /// A GGUF file, or a name from models.toml
+    #[arg(short, long, value_name = "FILE|NAME")]
+    pub model: String,
+    /// Prompt tokens; 0 leaves the test out
+    #[arg(short = 'p', long, value_name = "N", value_delimiter = ',', default_value = "512")]
+    pub n_prompt: Vec<usize>,
+    /// Generated tokens; 0 leaves the test out
+    #[arg(short = 'n', long, value_name = "N", value_delimiter = ',', default_value = "128")]
+    pub n_gen: Vec<usize>,
+    /// Positions filled before each test
+    #[arg(short = 'd', long, value_name = "N", value_delimiter = ',', default_value = "0")]
+    pub n_depth: Vec<usize>,
+    /// Workers; by default all cores this process may use
+    #[arg(short, long, value_name = "N", value_parser = positive())]
+    pub threads: Option<u32>,
+    /// Repetitions of each test
+    #[arg(short, long, value_name = "N", default_value = "5", value_parser = positive())]
+    pub repetitions: u32,
+    /// md, csv, json, jsonl or sql
+    #[arg(short, long, value_name = "FORMAT", default_value = "md", value_parser = str::parse::<Format>)]
+    pub output: Format,
+    /// cpu, cuda, cuda:N or metal
+    #[arg(long, value_name = "DEVICE", default_value_t = Device::Cpu)]
+    pub device: Device,
+    #[command(flatten)]
+    pub config: Config,
 }
 
 /// Turn text into token ids

@@ -3,6 +3,7 @@
 //! One file per subcommand. Does not own models, files or decisions: those are in the crates it composes.
 
 mod args;
+mod bench;
 mod chat;
 mod check;
 mod doctor;
@@ -38,6 +39,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Check(args) => check::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Eval(Eval::Logits(args)) => eval::logits(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Template(args) => template::run(&args),
         Command::Doctor(args) => doctor::run(&args),

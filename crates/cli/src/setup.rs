@@ -58,7 +58,7 @@ pub fn candidates(config: &args::Config) -> Result<Vec<Candidate>> {
 }
 
 /// Whether `-m` means a file rather than a name.
-fn is_file(model: &str) -> bool {
+pub fn is_file(model: &str) -> bool {
     let path = Path::new(model);
     path.is_file() || path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
 }
