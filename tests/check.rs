@@ -2,7 +2,8 @@
 
 use crate::support::Folder;
 
-const MODELS: &str = "[models.good]\npath = \"good.gguf\"\ncontext = 100\n[models.bad]\npath = \"bad.gguf\"\n[models.gone]\npath = \"gone.gguf\"\n";
+const MODELS: &str =
+    "[models.good]\npath = \"good.gguf\"\ncontext = 100\n[models.bad]\npath = \"bad.gguf\"\n[models.gone]\npath = \"gone.gguf\"\n";
 
 fn folder(text: &str) -> Folder {
     Folder::new().with("models.toml", text).with_model("good.gguf", 1).with("bad.gguf", "GGUF")

@@ -16,7 +16,7 @@ fn check(text: &str, expected: &[&str]) {
 
 #[test]
 fn problems_are_named_with_line_key_and_remedy() {
-    check("[models.a]\npaht = \"a.gguf\"\n", &["models.toml:2", "paht", "did you mean `path`"]);
+    check("[models.a]\npath = \"a.gguf\"\nfalbacks = []\n", &["models.toml:3", "models.a.falbacks", "`fallbacks`"]);
     check("[models.a]\npath = \"a.gguf\"\nfallbacks = [\"b\"]\n", &["models.toml:3", "models.a.fallbacks", "no model `b`"]);
     check("[models.a]\npath = \"a.gguf\"\nfallbacks = [\"a\"]\n", &["models.toml:3", "own fallback", "remove `a`"]);
     check("[models.a]\ncontext = 512\n", &["models.toml:1", "models.a", "add path"]);

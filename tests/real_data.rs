@@ -69,7 +69,10 @@ fn real_templates_render_as_jinja2_does() {
                 (None, Ok(prompt)) => panic!("{name}: {case} rendered {:?}", prompt.text()),
                 (None, Err(error)) => {
                     let said = expected["raised"].as_str().unwrap_or_default();
-                    assert!(matches!(&error, TemplateError::Raised(text) if text.contains(said)) || said.is_empty(), "{name}: {case}: {error}");
+                    assert!(
+                        matches!(&error, TemplateError::Raised(text) if text.contains(said)) || said.is_empty(),
+                        "{name}: {case}: {error}"
+                    );
                 }
             }
         }

@@ -61,7 +61,7 @@ fn template_errors_are_told_in_the_templates_own_words() {
     };
     check("{{ raise_exception('only users here') }}", "{}", "only users here");
     check("a\n{% if %}", "{}", "line 2");
-    check("{% for i in range(10 ** 12) %}{{ i }}{% endfor %}", "{}", "limit");
+    check("{% for i in range(10 ** 12) %}{{ i }}{% endfor %}", "{}", "range too big");
     check("x", "[]", "must be a JSON object");
     check("x", "{", "must be a JSON object");
 }
@@ -111,5 +111,5 @@ fn token_ids_that_cannot_be_fed_are_refused() {
     check("[1, -1]", &[], "JSON list of token ids");
     check("[1, 283]", &[], "outside the vocabulary of 283");
     check("[1, 2]", &["--from", "2"], "past the last of the 2 tokens");
-    check("[1, 2, 3]", &["--context", "2", "--chunk", "1"], "full");
+    check(&json!(vec![1; 65]).to_string(), &["--context", "64"], "the context of 64 positions is full");
 }

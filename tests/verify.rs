@@ -24,7 +24,7 @@ fn what_is_wrong_is_named_and_fails() {
     };
     let mut file = model(1);
     poison(&mut file, "blk.0.attn_q.weight", 3);
-    check(file, "`blk.0.attn_q.weight`: scale `d` is NaN in block 3");
+    check(file, "`blk.0.attn_q.weight`: `d` is NaN in block 3");
     let mut file = model(1);
     let text = value_at(&file, "tokenizer.chat_template") + 8;
     file[text..text + 6].copy_from_slice(b"{% fro");
