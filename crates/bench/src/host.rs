@@ -16,7 +16,7 @@ pub struct Host {
 impl Host {
     /// This machine with `n_threads` workers.
     pub fn detect(n_threads: usize) -> Self {
-        Self { cpu_info: cpu_name(), isa: downshift_kernels::Isa::from_env().name().to_owned(), n_threads }
+        Self { cpu_info: cpu_name(), isa: downshift_engine::Isa::from_env().name().to_owned(), n_threads }
     }
 }
 

@@ -7,6 +7,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use downshift_engine::{Isa, LoadOptions, available_devices};
 use downshift_scheduler::config::locate;
+use downshift_scheduler::room::{Probe, Room};
+use indicatif::BinaryBytes;
 
 use crate::{args, setup};
 
@@ -17,6 +19,7 @@ pub fn run(args: &args::Doctor) -> Result<ExitCode> {
     let available: Vec<&str> = Isa::available().iter().map(|isa| isa.name()).collect();
     writeln!(out, "instructions  {} (available: {}; DOWNSHIFT_ISA chooses)", Isa::from_env().name(), available.join(", "))?;
     writeln!(out, "threads       {}", LoadOptions::default().threads)?;
+    write_memory(&mut out, &Probe::system().read())?;
     let devices: Vec<String> = available_devices().iter().map(|memory| memory.device.to_string()).collect();
     writeln!(out, "devices       {}", devices.join(", "))?;
 
@@ -33,4 +36,18 @@ pub fn run(args: &args::Doctor) -> Result<ExitCode> {
     }
     used?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn write_memory(out: &mut impl Write, room: &Room) -> Result<()> {
+    match room.tightest() {
+        Some(limit) => {
+            let (free, all) = (BinaryBytes(limit.free_bytes()), BinaryBytes(limit.limit_bytes));
+            writeln!(out, "memory        {free} of {all} free, by {}", limit.source)?;
+        }
+        None => writeln!(out, "memory        unknown on this system; memory_limit in models.toml sets one")?,
+    }
+    if let Some(limit) = &room.address_space {
+        writeln!(out, "memory        {} of address space left, by {}", BinaryBytes(limit.free_bytes()), limit.source)?;
+    }
+    Ok(())
 }
