@@ -125,6 +125,8 @@ impl Ops {
         let table = match isa.0 {
             Tier::Scalar => &scalar::TABLE,
             #[cfg(target_arch = "x86_64")]
+            Tier::Avx2 => &avx2::TABLE,
+            #[cfg(target_arch = "x86_64")]
             Tier::Avx512Vnni | Tier::Amx => &avx512::TABLE,
         };
         Self { table }
