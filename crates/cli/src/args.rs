@@ -113,8 +113,14 @@ pub struct Check {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  downshift verify Qwen3-0.6B-Q8_0.gguf")]
 pub struct Verify {
-    /// The file; of a split one the first part
-    pub file: PathBuf,
+    /// The file, of a split one the first part; or a name from models.toml
+    #[arg(value_name = "FILE")]
+    pub file: String,
+    /// Positions of the context whose memory is told
+    #[arg(short, long, value_name = "N", value_parser = positive())]
+    pub context: Option<u32>,
+    #[command(flatten)]
+    pub config: Config,
     #[command(flatten)]
     pub isolation: Isolation,
 }
@@ -132,9 +138,9 @@ pub enum Eval {
   echo '[1, 15043, 3186]' > ids.json
   downshift eval logits -m model.gguf --tokens ids.json -o logits.f32 --chunk 2")]
 pub struct Logits {
-    /// A GGUF file
-    #[arg(short, long, value_name = "FILE")]
-    pub model: PathBuf,
+    /// A GGUF file, or a name from models.toml
+    #[arg(short, long, value_name = "FILE|NAME")]
+    pub model: String,
     /// A JSON list of token ids
     #[arg(long, value_name = "FILE")]
     pub tokens: PathBuf,
@@ -153,6 +159,8 @@ pub struct Logits {
     /// Positions of the context; by default as many as there are tokens
     #[arg(short, long, value_name = "N", value_parser = positive())]
     pub context: Option<u32>,
+    #[command(flatten)]
+    pub config: Config,
     #[command(flatten)]
     pub isolation: Isolation,
 }

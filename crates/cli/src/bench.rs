@@ -1,7 +1,6 @@
 //! `downshift bench`: prefill and decode figures of one model, as llama-bench takes them.
 
 use std::io::{IsTerminal, Write, stderr, stdout};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -18,7 +17,7 @@ pub fn run(args: &args::Bench) -> Result<ExitCode> {
         n_depth: args.n_depth.clone(),
         repetitions: args.repetitions as usize,
     };
-    let path = file(args)?;
+    let path = setup::model_file(&args.model, &args.config)?;
     let model = Model::open(&path).map_err(|error| terminal::about(&path, error))?;
     let options = LoadOptions {
         device: args.device,
@@ -55,18 +54,4 @@ pub fn run(args: &args::Bench) -> Result<ExitCode> {
     }
     write!(out, "{}", report.tail(args.output))?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// The file of `-m`, which may be a name of models.toml.
-fn file(args: &args::Bench) -> Result<PathBuf> {
-    if setup::is_file(&args.model) {
-        return Ok(args.model.clone().into());
-    }
-    let config = downshift::Config::from_file(&setup::find(&args.config)?)?;
-    let entry = config.models().iter().find(|entry| entry.name() == args.model || entry.aliases.contains(&args.model));
-    let entry = entry.with_context(|| {
-        let names: Vec<&str> = config.models().iter().map(|entry| entry.name()).collect();
-        format!("`{}` is neither a file nor a model of models.toml, which has {}", args.model, names.join(", "))
-    })?;
-    Ok(entry.spec.path.clone())
 }

@@ -136,7 +136,11 @@ impl Hearing {
             }
             Event::Started { model, .. } => {
                 self.progress = None;
-                self.announce(model);
+                self.announce(&format!("{model} answers instead"));
+            }
+            Event::Continued { from, to, .. } => {
+                self.progress = None;
+                self.announce(&format!("{to} goes on where {from} broke off"));
             }
             Event::Continued { from, to, reason } => {
                 self.failed.clear();
@@ -154,11 +158,14 @@ impl Hearing {
     }
 
     /// One line where a gear was dropped.
-    fn announce(&mut self, model: &str) {
+    fn announce(&mut self, what: &str) {
         let reasons: Vec<String> = self.failed.drain(..).map(|attempt| attempt.to_string()).collect();
-        if !reasons.is_empty() {
-            terminal::note(&format!("{model} answers instead: {}", reasons.join("; ")));
+        if reasons.is_empty() {
+            return;
         }
+        // A half-written line of the answer is left alone.
+        let apart = if self.streams && self.to_terminal && !self.content.is_empty() { "\n" } else { "" };
+        terminal::note(&format!("{apart}{what}: {}", reasons.join("; ")));
     }
 
     fn show(&self, text: &str) -> io::Result<()> {

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use downshift_engine::{Feed, LoadOptions, Model, Sequence, Session};
 
 use crate::terminal::Progress;
-use crate::{args, terminal};
+use crate::{args, setup, terminal};
 
 pub fn logits(args: &args::Logits) -> Result<ExitCode> {
     let token_ids = read_ids(&args.tokens)?;
@@ -49,20 +49,21 @@ fn read_ids(path: &Path) -> Result<Vec<u32>> {
 }
 
 fn load(args: &args::Logits, n_tokens: usize) -> Result<Session> {
-    let model = Model::open(&args.model).map_err(|error| terminal::about(&args.model, error))?;
+    let file = setup::model_file(&args.model, &args.config)?;
+    let model = Model::open(&file).map_err(|error| terminal::about(&file, error))?;
     let context = match args.context {
         Some(context) => context,
         None => u32::try_from(n_tokens).context("more tokens than any context has")?,
     };
     let options = LoadOptions { device: args.device, context, ..LoadOptions::default() };
-    let progress = Mutex::new(Progress::new(format!("loading {}", args.model.display())));
+    let progress = Mutex::new(Progress::new(format!("loading {}", file.display())));
     let told = |done, total| {
         // A poisoned bar is no reason to stop.
         if let Ok(mut progress) = progress.lock() {
             progress.update(done, total);
         }
     };
-    model.load(&options, &told).map_err(|error| terminal::about(&args.model, error))
+    model.load(&options, &told).map_err(|error| terminal::about(&file, error))
 }
 
 fn write_row(out: &mut impl Write, logits: &[f32]) -> std::io::Result<()> {

@@ -34,6 +34,19 @@ pub fn engine(model: Option<&str>, config: &args::Config, overrides: Overrides) 
     Ok(Setup { engine: builder.build()?, model: model.map(str::to_owned) })
 }
 
+/// The file of a model that is named by its path or by its entry in models.toml.
+pub fn model_file(model: &str, config: &args::Config) -> Result<PathBuf> {
+    if is_file(model) {
+        return Ok(model.into());
+    }
+    let config = Config::from_file(&find(config)?)?;
+    let index = config.index_of(model).with_context(|| {
+        let names: Vec<&str> = config.models().iter().map(ModelEntry::name).collect();
+        format!("`{model}` is neither a file nor a model of models.toml, which has {}", names.join(", "))
+    })?;
+    Ok(config.models()[index].spec.path.clone())
+}
+
 /// The models.toml that is used.
 ///
 /// # Errors
@@ -57,10 +70,11 @@ pub fn candidates(config: &args::Config) -> Result<Vec<Candidate>> {
     Ok(places::candidates(config.config.as_deref(), env::var_os("DOWNSHIFT_CONFIG"), &current, user_folder.as_deref()))
 }
 
-/// Whether `-m` means a file rather than a name.
-pub fn is_file(model: &str) -> bool {
+/// Whether a model is named by its path rather than by its entry.
+fn is_file(model: &str) -> bool {
     let path = Path::new(model);
-    path.is_file() || path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+    let in_a_folder = path.components().count() > 1 && path.exists();
+    path.is_file() || in_a_folder || path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
 }
 
 impl Overrides {

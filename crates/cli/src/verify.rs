@@ -2,19 +2,22 @@
 
 use std::io::Write;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use downshift_engine::verify::{Report, verify};
 use downshift_engine::{Error, Model, PromptBuilder};
-use indicatif::{HumanBytes, HumanCount};
+use downshift_worker::{KvType, ModelSpec};
+use indicatif::{BinaryBytes, HumanCount};
 
-use crate::args;
 use crate::terminal::{BAD, DIM, GOOD, Progress};
+use crate::{args, setup};
 
 pub fn run(args: &args::Verify) -> Result<ExitCode> {
+    let file = setup::model_file(&args.file, &args.config)?;
     let mut progress = Progress::new("reading");
-    let report = verify(&args.file, |done, total| {
+    let report = verify(&file, |done, total| {
         progress.update(done, total);
         ControlFlow::Continue(())
     });
@@ -25,7 +28,7 @@ pub fn run(args: &args::Verify) -> Result<ExitCode> {
     let mut out = anstream::stdout().lock();
     write_structure(&mut out, &report)?;
     write_words(&mut out, &report, &mut findings)?;
-    write_model(&mut out, args, &report, &mut findings)?;
+    write_model(&mut out, &file, args.context, &report, &mut findings)?;
     for finding in &findings {
         writeln!(out, "{BAD}wrong{BAD:#}         {finding}")?;
     }
@@ -38,12 +41,12 @@ pub fn run(args: &args::Verify) -> Result<ExitCode> {
 fn write_structure(out: &mut impl Write, report: &Report) -> Result<()> {
     for (shard, sha256) in report.header.shards().iter().zip(&report.sha256) {
         let hash: String = sha256.iter().map(|byte| format!("{byte:02x}")).collect();
-        writeln!(out, "file          {} (GGUF v{}, {})", shard.path.display(), shard.version, HumanBytes(shard.len_bytes))?;
+        writeln!(out, "file          {} (GGUF v{}, {})", shard.path.display(), shard.version, BinaryBytes(shard.len_bytes))?;
         writeln!(out, "sha256        {hash}")?;
     }
     for ty in &report.types {
         let name = ty.name.map_or_else(|| format!("type {}", ty.ggml_type), str::to_owned);
-        let (elements, size) = (HumanCount(ty.n_elements), HumanBytes(ty.size_bytes));
+        let (elements, size) = (HumanCount(ty.n_elements), BinaryBytes(ty.size_bytes));
         writeln!(out, "tensors       {} of {name}, {elements} elements, {size}", ty.n_tensors)?;
     }
     Ok(())
@@ -65,16 +68,20 @@ fn write_words(out: &mut impl Write, report: &Report, findings: &mut Vec<String>
     Ok(())
 }
 
-fn write_model(out: &mut impl Write, args: &args::Verify, report: &Report, findings: &mut Vec<String>) -> Result<()> {
+fn write_model(out: &mut impl Write, file: &Path, context: Option<u32>, report: &Report, findings: &mut Vec<String>) -> Result<()> {
     if report.types.is_empty() {
         writeln!(out, "model         none: a vocabulary without tensors")?;
         return Ok(());
     }
-    match Model::open(&args.file) {
+    match Model::open(file) {
         Ok(model) => {
             let config = model.config();
-            let (name, layers, context) = (config.architecture.name, config.n_layers, config.context_train);
-            writeln!(out, "model         {name}, {layers} layers, context {context}")?;
+            let (name, layers, trained) = (config.architecture.name, config.n_layers, config.context_train);
+            writeln!(out, "model         {name}, {layers} layers, context {trained}")?;
+            let context = context.unwrap_or(trained.min(ModelSpec::DEFAULT_CONTEXT));
+            let footprint = model.footprint(KvType::F16);
+            let (weights, rest) = (BinaryBytes(footprint.weights_bytes), BinaryBytes(footprint.hard_bytes(context)));
+            writeln!(out, "memory        {weights} of weights and {rest} for a context of {context}")?;
             if let Err(error) = model.prompts(None)
                 && let Error::Key { .. } = error
             {
