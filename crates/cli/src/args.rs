@@ -37,6 +37,9 @@ pub enum Command {
     Tokenize(Tokenize),
     Template(Template),
     Doctor(Doctor),
+    /// The child process that runs one model; frames on stdin and stdout
+    #[command(hide = true)]
+    Worker,
 }
 
 /// Ask a model

@@ -18,7 +18,7 @@ use crate::{args, repl};
 const MAX_PROMPT_BYTES: u64 = 64 << 20;
 
 pub fn run(args: &args::Chat) -> Result<ExitCode> {
-    let overrides = Overrides { context: args.context, device: args.device };
+    let overrides = Overrides { context: args.context, device: args.device, in_process: args.isolation.in_process };
     let setup = setup::engine(args.model.as_deref(), &args.config, overrides)?;
     let sampling = SamplingParams { temperature: args.temperature, seed: args.seed, ..SamplingParams::default() };
     let asker = Asker { engine: setup.engine, model: setup.model, sampling, max_tokens: args.max_tokens };
@@ -141,11 +141,6 @@ impl Hearing {
             Event::Continued { from, to, .. } => {
                 self.progress = None;
                 self.announce(&format!("{to} goes on where {from} broke off"));
-            }
-            Event::Continued { from, to, reason } => {
-                self.failed.clear();
-                let how = if from == to { "goes on where it stopped".to_owned() } else { format!("breaks off; {to} goes on") };
-                terminal::note(&format!("{from} {how} ({reason})"));
             }
             Event::Delta(delta) => {
                 self.content.push_str(&delta.text);

@@ -4,14 +4,15 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use downshift::{Config, Downshift};
+use downshift::Config;
 
+use crate::setup::Overrides;
 use crate::terminal::{BAD, GOOD};
 use crate::{args, setup};
 
 pub fn run(args: &args::Check) -> Result<ExitCode> {
     let file = setup::find(&args.config)?;
-    let engine = Downshift::from_file(&file)?;
+    let engine = setup::engine(None, &args.config, Overrides::default())?.engine;
     let config = engine.config();
     let mut out = anstream::stdout().lock();
     writeln!(out, "{}: {} models", file.display(), config.models().len())?;

@@ -4,9 +4,9 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use downshift::{Config, Downshift, ModelEntry, ModelSpec};
+use downshift::{Builder, Config, Downshift, ModelEntry, ModelSpec};
 use downshift_scheduler::config::{self as places, Candidate};
-use downshift_worker::DeviceChoice;
+use downshift_worker::{DeviceChoice, Subprocess};
 
 use crate::args;
 
@@ -21,17 +21,29 @@ pub struct Setup {
 pub struct Overrides {
     pub context: Option<u32>,
     pub device: Option<DeviceChoice>,
+    /// Run models in this process, whatever models.toml says.
+    pub in_process: bool,
 }
 
 /// The engine for `-m NAME|FILE`, or for no `-m`.
 pub fn engine(model: Option<&str>, config: &args::Config, overrides: Overrides) -> Result<Setup> {
     if let Some(file) = model.filter(|model| is_file(model)) {
-        let engine = Downshift::builder().entry(ModelEntry::new(overrides.apply(ModelSpec::from_path(file)))).build()?;
-        return Ok(Setup { engine, model: None });
+        let builder = Downshift::builder().entry(ModelEntry::new(overrides.apply(ModelSpec::from_path(file))));
+        return Ok(Setup { engine: isolated(builder, !overrides.in_process)?.build()?, model: None });
     }
     let config = overrides.apply_to_all(Config::from_file(&find(config)?)?)?;
     let builder = config.models().iter().cloned().fold(Downshift::builder().settings(config.settings.clone()), |b, entry| b.entry(entry));
-    Ok(Setup { engine: builder.build()?, model: model.map(str::to_owned) })
+    let isolate = config.settings.isolate && !overrides.in_process;
+    Ok(Setup { engine: isolated(builder, isolate)?.build()?, model: model.map(str::to_owned) })
+}
+
+/// With `isolate`, each model runs in a process of its own: this program as `downshift worker`.
+fn isolated(builder: Builder, isolate: bool) -> Result<Builder> {
+    if !isolate {
+        return Ok(builder);
+    }
+    let workers = Subprocess::this_program().context("the system does not tell where this program is; try --in-process")?;
+    Ok(builder.launcher(workers.arg("worker")))
 }
 
 /// The file of a model that is named by its path or by its entry in models.toml.
