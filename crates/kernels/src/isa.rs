@@ -69,9 +69,7 @@ fn detected(tier: &Tier) -> bool {
     match tier {
         Tier::Scalar => true,
         #[cfg(target_arch = "x86_64")]
-        Tier::Avx2 => {
-            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
-        }
+        Tier::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c"),
         #[cfg(target_arch = "x86_64")]
         Tier::Avx512Vnni => {
             detected(&Tier::Avx2)

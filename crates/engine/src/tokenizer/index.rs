@@ -130,7 +130,7 @@ mod tests {
             let last = pieces.iter().rposition(|other| other == piece);
             assert_eq!(found.map(|id| id as usize), last, "{piece:?}");
         }
-        for absent in [&b"x"[..], b"quack", b"the quick brown fox jumped"] {
+        for absent in [&b"z"[..], b"quack", b"the quick brown fox jumped"] {
             assert_eq!(index.find(index.query(absent), |id| pieces[id as usize] == absent), None);
         }
     }

@@ -22,6 +22,11 @@ mod vocab;
 mod wordpiece;
 mod words;
 
+#[cfg(test)]
+mod split_tests;
+#[cfg(test)]
+mod tests;
+
 use std::borrow::Cow;
 
 pub use detokenizer::Detokenizer;
@@ -202,14 +207,18 @@ impl Tokenizer {
     /// The bytes of `ids`. The inverse of `encode`: a space that encoding added is taken away.
     pub fn decode(&self, ids: &[u32], skip_control: bool) -> Vec<u8> {
         let mut text = Vec::new();
+        let mut strip_space = self.strip_space;
         for &id in ids {
             if skip_control && self.kind(id) == Some(TokenKind::Control) {
                 continue;
             }
             let Some(bytes) = self.token_bytes(id) else { continue };
-            let added = self.strip_space && text.is_empty();
-            let bytes = &bytes[..];
-            text.extend_from_slice(if added { bytes.strip_prefix(b" ").unwrap_or(bytes) } else { bytes });
+            let mut bytes = &bytes[..];
+            if strip_space && !bytes.is_empty() {
+                strip_space = false;
+                bytes = bytes.strip_prefix(b" ").unwrap_or(bytes);
+            }
+            text.extend_from_slice(bytes);
         }
         text
     }

@@ -156,7 +156,7 @@ fn grouped_digits<'t>(text: Text<'t>, emit: &mut dyn FnMut(Text<'t>)) {
         let mut n_left = text.text[pos..end].chars().count();
         for (i, c) in text.text[pos..end].char_indices() {
             n_left -= 1;
-            if n_left % 3 == 0 {
+            if n_left.is_multiple_of(3) {
                 let cut = pos + i + c.len_utf8();
                 emit(text.part(start, cut));
                 start = cut;
@@ -174,7 +174,7 @@ fn cut_digits<'t>(text: Text<'t>, emit: &mut dyn FnMut(Text<'t>)) {
     while pos < text.text.len() {
         let end = text.run(pos, |at| at.c.is_ascii_digit());
         for cut in pos..end {
-            if (end - cut) % 3 == 0 && cut > start {
+            if (end - cut).is_multiple_of(3) && cut > start {
                 emit(text.part(start, cut));
                 start = cut;
             }

@@ -31,14 +31,7 @@ pub(super) enum Offset {
 
 /// As [`crate::table::DotRows`].
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn dot_rows<F: GroupsOf32>(
-    _: DType,
-    w: &[u8],
-    k: usize,
-    acts: &Activations,
-    rows: Range<usize>,
-    out: &mut [f32],
-) {
+pub(super) unsafe fn dot_rows<F: GroupsOf32>(_: DType, w: &[u8], k: usize, acts: &Activations, rows: Range<usize>, out: &mut [f32]) {
     let row_bytes = k / 32 * F::BYTES;
     let n = w.len().checked_div(row_bytes).unwrap_or(0);
     for (out, start) in out.chunks_mut((4 * n).max(1)).zip(rows.clone().step_by(4)) {
@@ -105,12 +98,7 @@ unsafe fn four_f16(p: *const u8, stride: usize) -> __m128 {
 /// Four blocks at `blocks` are readable; the rows of `x` have at least `32 (b + 4)` columns.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-unsafe fn four<F: GroupsOf32, const M: usize>(
-    blocks: *const u8,
-    b: usize,
-    x: &[Q8<'_>; M],
-    acc: &mut [(__m256, __m128); M],
-) {
+unsafe fn four<F: GroupsOf32, const M: usize>(blocks: *const u8, b: usize, x: &[Q8<'_>; M], acc: &mut [(__m256, __m128); M]) {
     const { assert!(F::BYTES <= 34, "the copy of the last blocks in a row holds four") };
     // SAFETY: the caller's promises; every load is of columns below `32 (b + 4)` of `x`.
     unsafe {
@@ -123,8 +111,10 @@ unsafe fn four<F: GroupsOf32, const M: usize>(
         for ((acc, offset), x) in acc.iter_mut().zip(x) {
             let d = _mm_mul_ps(w_d, _mm_loadu_ps(x.d.as_ptr().add(b)));
             *offset = _mm_fmadd_ps(w_c, _mm_loadu_ps(x.sums.as_ptr().add(b)), *offset);
-            let ds = [_mm256_set_m128(_mm_shuffle_ps::<0x55>(d, d), _mm_shuffle_ps::<0>(d, d)),
-                _mm256_set_m128(_mm_shuffle_ps::<0xff>(d, d), _mm_shuffle_ps::<0xaa>(d, d))];
+            let ds = [
+                _mm256_set_m128(_mm_shuffle_ps::<0x55>(d, d), _mm_shuffle_ps::<0>(d, d)),
+                _mm256_set_m128(_mm_shuffle_ps::<0xff>(d, d), _mm_shuffle_ps::<0xaa>(d, d)),
+            ];
             for (pair, ([first, second], d)) in quants.iter().zip(ds).enumerate() {
                 let qs = x.qs.as_ptr().add(b * 32 + pair * 32);
                 let x_first = _mm256_loadu_si256(qs.cast());

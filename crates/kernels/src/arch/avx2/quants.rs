@@ -71,8 +71,7 @@ impl Quants for Q5K {
     #[inline]
     unsafe fn quants(block: *const u8, group: usize) -> __m256i {
         // SAFETY: bytes from 16 to 176 of a block of 176.
-        let (low, fifth) =
-            unsafe { (bits(block.add(48 + group / 2 * 32), group % 2 * 4, 15), where_set(block.add(16), group, 16)) };
+        let (low, fifth) = unsafe { (bits(block.add(48 + group / 2 * 32), group % 2 * 4, 15), where_set(block.add(16), group, 16)) };
         _mm256_or_si256(low, fifth)
     }
 }
@@ -113,9 +112,7 @@ impl Quants for Q3K {
     #[inline]
     unsafe fn quants(block: *const u8, group: usize) -> __m256i {
         // SAFETY: bytes below 96 of a block of 110.
-        let (pairs, third) = unsafe {
-            (bits(block.add(32 + group / 4 * 32), group % 4 * 2, 3), where_set(block, group, 4))
-        };
+        let (pairs, third) = unsafe { (bits(block.add(32 + group / 4 * 32), group % 4 * 2, 3), where_set(block, group, 4)) };
         _mm256_or_si256(pairs, third)
     }
 }

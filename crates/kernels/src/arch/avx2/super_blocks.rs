@@ -11,14 +11,7 @@ use std::ops::Range;
 
 /// As [`crate::table::DotRows`].
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn dot_rows<F: Quants>(
-    _: DType,
-    w: &[u8],
-    k: usize,
-    acts: &Activations,
-    rows: Range<usize>,
-    out: &mut [f32],
-) {
+pub(super) unsafe fn dot_rows<F: Quants>(_: DType, w: &[u8], k: usize, acts: &Activations, rows: Range<usize>, out: &mut [f32]) {
     let row_bytes = k / 256 * F::BYTES;
     let n = w.len().checked_div(row_bytes).unwrap_or(0);
     for (out, start) in out.chunks_mut((4 * n).max(1)).zip(rows.clone().step_by(4)) {
