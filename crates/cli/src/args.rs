@@ -37,6 +37,9 @@ pub enum Command {
     Tokenize(Tokenize),
     Template(Template),
     Doctor(Doctor),
+    /// Serve one model to the program that started this process
+    #[command(hide = true)]
+    Worker,
 }
 
 /// Ask a model
@@ -257,7 +260,7 @@ pub struct Config {
 
 #[derive(Debug, clap::Args)]
 pub struct Isolation {
-    /// Run the model in this process
+    /// Run the model in this process instead of one of its own
     #[arg(long)]
     pub in_process: bool,
 }

@@ -43,6 +43,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Template(args) => template::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Worker => Ok(downshift_worker::serve(downshift_engine::InProcess)),
     }
 }
 
