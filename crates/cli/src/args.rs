@@ -37,7 +37,7 @@ pub enum Command {
     Tokenize(Tokenize),
     Template(Template),
     Doctor(Doctor),
-    /// Serve one model to the program that started this process
+    /// The child process that runs one model; frames on stdin and stdout
     #[command(hide = true)]
     Worker,
 }

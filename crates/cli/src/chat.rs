@@ -142,11 +142,6 @@ impl Hearing {
                 self.progress = None;
                 self.announce(&format!("{to} goes on where {from} broke off"));
             }
-            Event::Continued { from, to, reason } => {
-                self.failed.clear();
-                let how = if from == to { "goes on where it stopped".to_owned() } else { format!("breaks off; {to} goes on") };
-                terminal::note(&format!("{from} {how} ({reason})"));
-            }
             Event::Delta(delta) => {
                 self.content.push_str(&delta.text);
                 if self.streams {

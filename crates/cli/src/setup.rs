@@ -21,6 +21,7 @@ pub struct Setup {
 pub struct Overrides {
     pub context: Option<u32>,
     pub device: Option<DeviceChoice>,
+    /// Run models in this process, whatever models.toml says.
     pub in_process: bool,
 }
 
@@ -35,7 +36,8 @@ pub fn engine(model: Option<&str>, config: &args::Config, overrides: Overrides) 
     };
     let mut builder = Downshift::builder();
     if settings.isolate && !overrides.in_process {
-        builder = builder.launcher(Subprocess::this_program().context("worker processes cannot be started; try --in-process")?.arg("worker"));
+        builder =
+            builder.launcher(Subprocess::this_program().context("worker processes cannot be started; try --in-process")?.arg("worker"));
     }
     for entry in entries {
         builder = builder.entry(ModelEntry { spec: overrides.apply(entry.spec.clone()), ..entry });

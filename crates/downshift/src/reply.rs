@@ -32,6 +32,22 @@ pub struct Reply {
     pub fallback: Option<Fallback>,
 }
 
+/// Vectors of texts.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Embeddings {
+    /// The model that made them.
+    pub model: String,
+    /// The device it ran on.
+    pub device: Device,
+    /// One per text, in order; all of one dimension, finite and not zero.
+    pub vectors: Vec<Vec<f32>>,
+    /// How often that model had been tried before.
+    pub retries: u32,
+    /// What failed or was skipped before; `None` if nothing was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<Fallback>,
+}
+
 /// A piece of an answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Piece {

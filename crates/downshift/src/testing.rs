@@ -21,6 +21,7 @@ pub struct Scripted {
 #[derive(Clone, Debug)]
 enum Script {
     Answers(String),
+    Embeds,
     FailsToLoad(FailureKind),
     BreaksOff(String, FailureKind),
 }
@@ -46,6 +47,11 @@ impl Scripted {
         self.with(model, Script::BreaksOff(text.to_owned(), kind))
     }
 
+    /// `model` makes vectors: the length of the text, and 1.
+    pub fn embeds(self, model: &str) -> Self {
+        self.with(model, Script::Embeds)
+    }
+
     fn with(mut self, model: &str, script: Script) -> Self {
         self.scripts.insert(model.to_owned(), script);
         self
@@ -58,7 +64,7 @@ impl Launcher for Scripted {
             return Err(Failure::new(*kind, Stage::Load, format!("{}: {}", spec.path.display(), kind.as_str())));
         }
         Ok(ModelInfo {
-            kind: ModelKind::Chat,
+            kind: if matches!(self.scripts.get(&spec.name), Some(Script::Embeds)) { ModelKind::Embedding } else { ModelKind::Chat },
             architecture: "scripted".to_owned(),
             title: None,
             parameters: 0,
@@ -92,6 +98,7 @@ impl Worker for ScriptedWorker {
             Script::Answers(text) => (text.as_str(), None),
             Script::BreaksOff(text, kind) => (text.as_str(), Some(*kind)),
             Script::FailsToLoad(kind) => ("", Some(*kind)),
+            Script::Embeds => ("", Some(FailureKind::CannotDo)),
         };
         let most = request.max_tokens.map_or(usize::MAX, |tokens| tokens as usize);
         let mut said = match &request.resume {
@@ -114,7 +121,10 @@ impl Worker for ScriptedWorker {
         Ok(Completion { finish_reason, usage, timings: Timings::default() })
     }
 
-    fn embed(&self, _inputs: &[String]) -> Result<Vec<Vec<f32>>, Failure> {
+    fn embed(&self, inputs: &[String]) -> Result<Vec<Vec<f32>>, Failure> {
+        if let Script::Embeds = self.script {
+            return Ok(inputs.iter().map(|text| vec![text.len() as f32, 1.0]).collect());
+        }
         Err(Failure::new(FailureKind::CannotDo, Stage::Admission, "this model makes text and no vectors"))
     }
 

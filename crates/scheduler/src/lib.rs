@@ -10,7 +10,9 @@ mod attempt;
 mod chain;
 mod clock;
 mod counters;
+mod embed;
 mod file_id;
+mod journey;
 mod load;
 mod loop_guard;
 mod outlet;
@@ -23,6 +25,7 @@ mod scheduler;
 mod setting;
 mod submit;
 mod verdict;
+mod work;
 
 pub use attempt::{Answer, Attempt, Fallback, Refused, RefusedClass};
 pub use chain::Options;

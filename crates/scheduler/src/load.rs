@@ -54,15 +54,40 @@ pub(crate) struct Want<'a> {
     pub free_idle: bool,
 }
 
+/// A failed attempt, with the device it failed on.
+pub(crate) struct Failed {
+    pub failure: Failure,
+    pub device: Option<Device>,
+}
+
+impl From<Failure> for Failed {
+    fn from(failure: Failure) -> Self {
+        Self { failure, device: None }
+    }
+}
+
+/// A place in line, left when the request gives up, by a panic of its listener too.
+struct Place<'a> {
+    shared: &'a Shared,
+    index: usize,
+    ticket: Option<u64>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket {
+            self.shared.change(|state, _| state.residents.leave_line(self.index, ticket));
+        }
+    }
+}
+
 impl Shared {
     /// A slot on the model: waits in line, joins a load, or loads it. `progress` hears of loads and says whether to go on.
-    pub fn acquire(self: &Arc<Self>, want: &Want<'_>, progress: &mut dyn FnMut(Snapshot) -> bool) -> Result<Slot, Failure> {
-        let mut place = None;
-        let result = self.wait_for_slot(want, &mut place, progress);
-        if let (Some(place), Err(_)) = (place, &result) {
-            self.change(|state, _| state.residents.leave_line(want.index, place));
-        }
-        result
+    pub fn acquire(self: &Arc<Self>, want: &Want<'_>, progress: &mut dyn FnMut(Snapshot) -> bool) -> Result<Slot, Failed> {
+        let mut place = Place { shared: self, index: want.index, ticket: None };
+        let slot = self.wait_for_slot(want, &mut place.ticket, progress)?;
+        place.ticket = None;
+        Ok(slot)
     }
 
     fn wait_for_slot(
@@ -70,7 +95,7 @@ impl Shared {
         want: &Want<'_>,
         place: &mut Option<u64>,
         progress: &mut dyn FnMut(Snapshot) -> bool,
-    ) -> Result<Slot, Failure> {
+    ) -> Result<Slot, Failed> {
         let index = want.index;
         let parallel = self.config.models()[index].spec.parallel as usize;
         let queue = self.config.settings.queue;
@@ -81,7 +106,7 @@ impl Shared {
             let heard = self.bell.heard();
             let now = self.clock.now();
             if want.ticket.is_cancelled() {
-                return Err(client_left(Stage::Load));
+                return Err(client_left(Stage::Load).into());
             }
             if let Some(deadline) = want.deadline.filter(|deadline| *deadline <= now) {
                 let waited = deadline.saturating_sub(started).as_secs_f32();
@@ -89,15 +114,18 @@ impl Shared {
                     FailureKind::Timeout,
                     Stage::Load,
                     format!("not ready after {waited:.1} s, its share of the time"),
-                ));
+                )
+                .into());
             }
-            if let Some(failure) = joined.and_then(|generation| self.look(|state| state.residents.load_failure(index, generation))) {
-                return Err(failure);
+            let load_failure = joined.and_then(|generation| self.look(|state| state.residents.load_failure(index, generation)));
+            if let Some((failure, device)) = load_failure {
+                return Err(Failed { failure, device: Some(device) });
             }
+            self.unload_if_small(index, want.positions);
             let claim = {
                 let mut state = self.state();
                 if state.closed {
-                    return Err(client_left(Stage::Load));
+                    return Err(client_left(Stage::Load).into());
                 }
                 state.residents.claim(index, *place, parallel, queue)
             };
@@ -109,7 +137,7 @@ impl Shared {
                 }
                 Claim::Full => {
                     let message = format!("{queue} requests wait for this model already");
-                    return Err(Failure::new(FailureKind::QueueFull, Stage::Admission, message));
+                    return Err(Failure::new(FailureKind::QueueFull, Stage::Admission, message).into());
                 }
                 Claim::Vacant { ticket } => {
                     *place = Some(ticket);
@@ -124,7 +152,7 @@ impl Shared {
                         joined = Some(generation);
                         let snapshot = load.read();
                         if seen.replace(snapshot) != Some(snapshot) && !progress(snapshot) {
-                            return Err(client_left(Stage::Load));
+                            return Err(client_left(Stage::Load).into());
                         }
                         let stalls = self.config.settings.stall_timeout.map(|limit| snapshot.at + limit);
                         if stalls.is_some_and(|at| at <= now) {
@@ -136,6 +164,17 @@ impl Shared {
                 }
             }
             self.clock.wait(&self.bell, heard, wake);
+        }
+    }
+
+    /// Unloads the model if it is idle and was loaded with less context than this request needs.
+    fn unload_if_small(&self, index: usize, positions: u32) {
+        if self.look(|state| state.residents.context(index).is_some_and(|context| context < positions)) {
+            self.change(|state, effects| {
+                if state.residents.is_idle(index) {
+                    effects.dropped.extend(state.residents.unload(index));
+                }
+            });
         }
     }
 

@@ -32,7 +32,7 @@ pub(crate) struct Resident {
     /// Bytes it was found to need beyond its footprint.
     pub extra_bytes: u64,
     line: VecDeque<u64>,
-    failed_load: Option<(u64, Failure)>,
+    failed_load: Option<(u64, Failure, Device)>,
 }
 
 /// Where a model is in its life.
@@ -177,16 +177,17 @@ impl Residents {
                 resident.state = State::Ready(loaded);
             }
             Err(failure) => {
-                resident.failed_load = Some((generation, failure));
+                resident.failed_load = Some((generation, failure, placement.device));
                 resident.state = State::Unloaded;
             }
         }
         None
     }
 
-    /// Why the load of this generation, or a later one, failed.
-    pub fn load_failure(&self, index: usize, generation: u64) -> Option<Failure> {
-        self.models[index].failed_load.as_ref().filter(|(failed, _)| *failed >= generation).map(|(_, failure)| failure.clone())
+    /// Why, and where, the load of this generation or a later one failed.
+    pub fn load_failure(&self, index: usize, generation: u64) -> Option<(Failure, Device)> {
+        let failed = self.models[index].failed_load.as_ref().filter(|(failed, ..)| *failed >= generation);
+        failed.map(|(_, failure, device)| (failure.clone(), *device))
     }
 
     /// A request on a slot has ended. A drained worker comes back, to be dropped.
@@ -324,6 +325,15 @@ impl Residents {
         };
         let busy = self.models.iter().filter(is_busy).count() + more;
         (cores / busy.max(1)).max(1)
+    }
+
+    /// Positions of KV it is loaded with, or is being loaded with.
+    pub fn context(&self, index: usize) -> Option<u32> {
+        match &self.models[index].state {
+            State::Loading { placement, .. } => Some(placement.context),
+            State::Ready(loaded) => Some(loaded.placement.context),
+            State::Unloaded | State::Draining(_) => None,
+        }
     }
 
     /// Whether it is in memory, or on its way.

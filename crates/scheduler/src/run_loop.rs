@@ -194,17 +194,20 @@ impl Shared {
         let now = self.clock.now();
         let resident = &mut state.residents.models[index];
         match (memory, device) {
-            (Memory::Nothing, _) => resident.verdict.trial_ended(),
+            (Memory::Nothing, _) => {}
             (Memory::RaiseEstimate, _) => {
                 resident.extra_bytes = resident.extra_bytes.saturating_mul(2).max(LEAST_RAISE_BYTES);
-                resident.verdict.trial_ended();
             }
             (Memory::Cool, Some(device)) if self.config.models()[index].spec.device == DeviceChoice::Auto => {
                 resident.cooled.insert(device, (now + self.config.settings.cooldown_time, failure.clone()));
-                resident.verdict.trial_ended();
             }
             _ => resident.verdict.failed(failure, memory, now, file, &self.config.settings),
         }
+    }
+
+    /// Notes that a trial is over, whatever became of it.
+    pub fn end_trial(&self, index: usize) {
+        self.state().residents.models[index].verdict.trial_ended();
     }
 
     /// Notes that the model answered.

@@ -59,6 +59,7 @@ struct Mailbox<T> {
 struct Contents<T> {
     deltas: VecDeque<(Duration, Delta)>,
     outcome: Option<Result<T, Failure>>,
+    ended: bool,
     closed: bool,
     /// Time the worker spent waiting for a slow reader: not its fault.
     blocked: Duration,
@@ -73,8 +74,13 @@ struct Mail<T> {
 
 impl<T> Mailbox<T> {
     fn new(bell: Arc<Bell>) -> Self {
-        let contents = Contents { deltas: VecDeque::new(), outcome: None, closed: false, blocked: Duration::ZERO };
+        let contents = Contents { deltas: VecDeque::new(), outcome: None, ended: false, closed: false, blocked: Duration::ZERO };
         Self { bell, contents: Mutex::new(contents), room: Condvar::new() }
+    }
+
+    /// True once the worker has let go of the request.
+    fn has_ended(&self) -> bool {
+        lock(&self.contents).ended
     }
 
     fn put(&self, delta: Delta, clock: &dyn Clock) -> ControlFlow<()> {
@@ -95,7 +101,10 @@ impl<T> Mailbox<T> {
     }
 
     fn finish(&self, outcome: Result<T, Failure>) {
-        lock(&self.contents).outcome = Some(outcome);
+        let mut contents = lock(&self.contents);
+        contents.outcome = Some(outcome);
+        contents.ended = true;
+        drop(contents);
         self.bell.ring();
     }
 
@@ -135,33 +144,26 @@ impl Run<'_> {
         let mailbox = Arc::new(Mailbox::new(ticket.bell.clone()));
         let mut watch = Watch::start(*limits, clock.now(), worker.as_ref());
         start((*worker).clone(), call, mailbox.clone(), (*clock).clone(), ended)?;
+        // However this ends, by a panic of the caller's listener too, the worker must not wait for a reader.
+        let _close = CloseOnDrop { mailbox: &mailbox, worker: worker.as_ref(), id };
         loop {
             let heard = ticket.bell.heard();
             let mail = mailbox.take();
-            let stop = |failure| {
-                mailbox.close();
-                worker.cancel(id);
-                Err(failure)
-            };
             let quiet = mail.deltas.is_empty();
             for (at, delta) in mail.deltas {
                 watch.token_arrived(at, delta.token_ids.len());
                 match take(delta) {
                     Taken::Held => {}
                     Taken::Shown => watch.shown = true,
-                    Taken::Left => return stop(client_left(watch.stage())),
-                    Taken::Enough => {
-                        mailbox.close();
-                        worker.cancel(id);
-                        return Ok(Ended::Cut);
-                    }
+                    Taken::Left => return Err(client_left(watch.stage())),
+                    Taken::Enough => return Ok(Ended::Cut),
                 }
             }
             if let Some(outcome) = mail.outcome {
                 return outcome.map(Ended::Whole);
             }
             if ticket.is_cancelled() {
-                return stop(client_left(watch.stage()));
+                return Err(client_left(watch.stage()));
             }
             // Only an empty mailbox tells how fast the worker is: a full one tells how slow the reader is.
             let now = clock.now();
@@ -171,8 +173,24 @@ impl Run<'_> {
             match checked {
                 Ok(next) if quiet => clock.wait(&ticket.bell, heard, next),
                 Ok(_) => {}
-                Err(failure) => return stop(failure),
+                Err(failure) => return Err(failure),
             }
+        }
+    }
+}
+
+/// Closes the mailbox and, if the worker still runs, tells it to stop.
+struct CloseOnDrop<'a, T> {
+    mailbox: &'a Mailbox<T>,
+    worker: &'a dyn Worker,
+    id: RequestId,
+}
+
+impl<T> Drop for CloseOnDrop<'_, T> {
+    fn drop(&mut self) {
+        self.mailbox.close();
+        if !self.mailbox.has_ended() {
+            self.worker.cancel(self.id);
         }
     }
 }

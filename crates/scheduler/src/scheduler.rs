@@ -7,13 +7,14 @@ use std::time::Duration;
 use downshift_worker::{Failure, FailureKind, Launcher, ModelInfo, Placement, RequestId};
 
 use crate::attempt::{Answer, Refused};
+use crate::chain::Options;
 use crate::config::{Config, ConfigError};
 use crate::counters::Counters;
 use crate::file_id::FileId;
 use crate::plan::{Ledger, Need, Plan, plan};
 use crate::residents::State;
 use crate::run_loop::{Environment, Shared};
-use crate::submit::{Listener, Submission, submit};
+use crate::submit::{Listener, Submission, embed, submit};
 use crate::verdict::Verdict;
 
 /// Chooses which model answers. Dropping it ends all requests and stops all workers.
@@ -102,6 +103,20 @@ impl Scheduler {
     /// Nobody answered, the client left, or an answer broke off after text was shown; every attempt is in the error.
     pub fn submit(&self, submission: Submission, listener: &mut Listener<'_>) -> Result<Answer, Refused> {
         submit(&self.shared, submission, listener)
+    }
+
+    /// Vectors of `inputs`, in order, by the first embedder of the chain that can. Blocks this thread.
+    ///
+    /// # Errors
+    /// Nobody answered; every attempt is in the error.
+    pub fn embed(
+        &self,
+        id: RequestId,
+        inputs: Vec<String>,
+        models: Vec<String>,
+        options: Options,
+    ) -> Result<Answer<Vec<Vec<f32>>>, Refused> {
+        embed(&self.shared, id, inputs, models, options)
     }
 
     /// Ends a request because its client has left; unknown ids are ignored.

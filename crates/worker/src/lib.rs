@@ -119,14 +119,14 @@ pub trait Worker: Send + Sync {
     fn stats(&self) -> Stats;
 
     /// What the worker's own process has resident now; `None` for a thread, whose memory is the host's.
-    fn memory(&self) -> Option<ProcessMemory> {
+    fn resident(&self) -> Option<ResidentMemory> {
         None
     }
 }
 
 /// Resident memory of one process, as the kernel counts it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct ProcessMemory {
+pub struct ResidentMemory {
     /// Memory of its own: KV pool, scratch, tokenizer.
     pub anon_bytes: u64,
     /// Mapped files: the weights.

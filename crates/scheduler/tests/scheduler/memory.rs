@@ -169,3 +169,17 @@ fn a_long_prompt_keeps_the_context_from_shrinking_below_it() {
     let outcome = ask_long(&fake.scheduler(&abc("")), &[]);
     assert_eq!((outcome.attempts().as_str(), outcome.model()), ("a:does_not_fit", "b"));
 }
+
+#[test]
+fn a_model_that_was_loaded_small_is_loaded_again_for_a_longer_prompt_once_there_is_room() {
+    let fake = Fake::new();
+    fake.memory(1000);
+    fake.size("a", 500, 800);
+    fake.counts.lock().unwrap().insert("a".to_owned(), 3000);
+    let scheduler = fake.scheduler(&abc(""));
+    ask(&scheduler, &["a"], streamed());
+    fake.memory(9000);
+    assert_eq!(ask_long(&scheduler, &["a"]).attempts(), "");
+    assert_eq!(fake.count_of("load a on cpu with 2560"), 1);
+    assert_eq!(fake.count_of("load a on cpu with 4096"), 1);
+}

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::process::{Command, ExitStatus};
 
 use super::Ending;
-use crate::ProcessMemory;
+use crate::ResidentMemory;
 
 /// The pipes of the process. Here stdout stays what it is: a library that prints to it is a protocol failure.
 pub(crate) fn take_stdio() -> io::Result<(Box<dyn Read + Send>, Box<dyn Write + Send>)> {
@@ -52,6 +52,6 @@ pub(crate) fn describe(status: ExitStatus) -> Ending {
 }
 
 /// The system is not asked here.
-pub(crate) fn memory_of(_pid: u32) -> Option<ProcessMemory> {
+pub(crate) fn memory_of(_pid: u32) -> Option<ResidentMemory> {
     None
 }

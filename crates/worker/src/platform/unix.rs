@@ -9,7 +9,7 @@ use std::process::{Command, ExitStatus};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 use super::Ending;
-use crate::ProcessMemory;
+use crate::ResidentMemory;
 
 /// Takes the pipes of the process for the protocol: whatever reads stdin from now on finds it empty, and whatever writes to
 /// stdout writes to stderr, so that no library can corrupt a frame.
@@ -71,12 +71,12 @@ pub(crate) fn describe(status: ExitStatus) -> Ending {
 }
 
 /// Resident memory of the process `pid`, where the system tells.
-pub(crate) fn memory_of(pid: u32) -> Option<ProcessMemory> {
+pub(crate) fn memory_of(pid: u32) -> Option<ResidentMemory> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let bytes = |key: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(key))?;
         let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
         kib.checked_mul(1024)
     };
-    Some(ProcessMemory { anon_bytes: bytes("RssAnon:")?, file_bytes: bytes("RssFile:")? })
+    Some(ResidentMemory { anon_bytes: bytes("RssAnon:")?, file_bytes: bytes("RssFile:")? })
 }

@@ -17,7 +17,7 @@ use super::oom::{Mark, OomKills};
 use super::spawner;
 use super::stderr::Tail;
 use crate::wire::{self, BUILD, ChildRole, FromWorker, MAX_FRAME_BYTES, PROTOCOL, ToWorker, WireError};
-use crate::{Device, Failure, FailureKind, ProcessMemory, RequestId, Stage, Stats, lock, platform};
+use crate::{Device, Failure, FailureKind, ResidentMemory, RequestId, Stage, Stats, lock, platform};
 
 /// Bytes that may wait for a child that does not read.
 const MAX_QUEUED_BYTES: usize = 2 * MAX_FRAME_BYTES;
@@ -172,7 +172,7 @@ impl Connection {
         Stats { active_requests, ..lock(&self.shared.stats).clone() }
     }
 
-    pub fn memory(&self) -> Option<ProcessMemory> {
+    pub fn resident(&self) -> Option<ResidentMemory> {
         let mut child = lock(&self.shared.child);
         // Until it is reaped, its number is nobody else's.
         match child.try_wait() {

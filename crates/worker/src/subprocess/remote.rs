@@ -7,7 +7,7 @@ use super::connection::{Connection, Stop};
 use super::unexpected;
 use crate::wire::{self, FromWorker, ToWorker, WINDOW};
 use crate::{
-    Completion, Failure, FailureKind, Input, LoadProgress, ModelSpec, Placement, ProcessMemory, Request, RequestId, Sink, Stage, Stats,
+    Completion, Failure, FailureKind, Input, LoadProgress, ModelSpec, Placement, ResidentMemory, Request, RequestId, Sink, Stage, Stats,
     Worker,
 };
 
@@ -118,7 +118,7 @@ impl Worker for RemoteWorker {
         self.connection.stats()
     }
 
-    fn memory(&self) -> Option<ProcessMemory> {
-        self.connection.memory()
+    fn resident(&self) -> Option<ResidentMemory> {
+        self.connection.resident()
     }
 }

@@ -235,10 +235,10 @@ fn dropped_workers_leave_neither_process_nor_zombie() {
 fn a_worker_tells_its_own_memory() {
     let launcher = isolated();
     let worker = start(&launcher, "m");
-    let memory = worker.memory().expect("a system that tells");
+    let memory = worker.resident().expect("a system that tells");
     assert!(memory.anon_bytes > 0 && memory.file_bytes > 0, "{memory:?}");
     worker.kill();
-    eventually("the process is gone", || worker.memory().is_none());
+    eventually("the process is gone", || worker.resident().is_none());
 }
 
 #[test]
