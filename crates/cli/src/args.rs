@@ -260,7 +260,7 @@ pub struct Config {
 
 #[derive(Debug, clap::Args)]
 pub struct Isolation {
-    /// Run the model in this process
+    /// Run the model in this process instead of one of its own
     #[arg(long)]
     pub in_process: bool,
 }

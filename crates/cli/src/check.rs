@@ -6,14 +6,14 @@ use std::process::ExitCode;
 use anyhow::Result;
 use downshift::Config;
 
-use crate::setup::Overrides;
+use crate::args;
+use crate::setup::{self, Overrides};
 use crate::terminal::{BAD, GOOD};
-use crate::{args, setup};
 
 pub fn run(args: &args::Check) -> Result<ExitCode> {
     let file = setup::find(&args.config)?;
+    let config = Config::from_file(&file)?;
     let engine = setup::engine(None, &args.config, Overrides::default())?.engine;
-    let config = engine.config();
     let mut out = anstream::stdout().lock();
     writeln!(out, "{}: {} models", file.display(), config.models().len())?;
 
@@ -35,7 +35,7 @@ pub fn run(args: &args::Check) -> Result<ExitCode> {
         let chain = config.chain(index);
         let alive = chain.iter().find(|&&member| kinds[member].is_some() && (kinds[index].is_none() || kinds[member] == kinds[index]));
         all_live &= alive.is_some();
-        let names = names(config, &chain);
+        let names = names(&config, &chain);
         match alive {
             Some(&first) => writeln!(out, "chain   {names}: {} answers", config.models()[first].name())?,
             None => {

@@ -4,7 +4,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use downshift::{Builder, Config, Downshift, ModelEntry, ModelSpec};
+use downshift::{Config, Downshift, ModelEntry, ModelSpec, Settings};
 use downshift_scheduler::config::{self as places, Candidate};
 use downshift_worker::{DeviceChoice, Subprocess};
 
@@ -16,7 +16,7 @@ pub struct Setup {
     pub model: Option<String>,
 }
 
-/// What flags replace in every model's entry.
+/// What flags replace in models.toml, for every model.
 #[derive(Clone, Copy, Default)]
 pub struct Overrides {
     pub context: Option<u32>,
@@ -27,23 +27,22 @@ pub struct Overrides {
 
 /// The engine for `-m NAME|FILE`, or for no `-m`.
 pub fn engine(model: Option<&str>, config: &args::Config, overrides: Overrides) -> Result<Setup> {
-    if let Some(file) = model.filter(|model| is_file(model)) {
-        let builder = Downshift::builder().entry(ModelEntry::new(overrides.apply(ModelSpec::from_path(file))));
-        return Ok(Setup { engine: isolated(builder, !overrides.in_process)?.build()?, model: None });
+    let (model, settings, entries) = match model.filter(|model| is_file(model)) {
+        Some(file) => (None, Settings::default(), vec![ModelEntry::new(ModelSpec::from_path(file))]),
+        None => {
+            let config = Config::from_file(&find(config)?)?;
+            (model.map(str::to_owned), config.settings.clone(), config.models().to_vec())
+        }
+    };
+    let mut builder = Downshift::builder();
+    if settings.isolate && !overrides.in_process {
+        builder =
+            builder.launcher(Subprocess::this_program().context("worker processes cannot be started; try --in-process")?.arg("worker"));
     }
-    let config = overrides.apply_to_all(Config::from_file(&find(config)?)?)?;
-    let builder = config.models().iter().cloned().fold(Downshift::builder().settings(config.settings.clone()), |b, entry| b.entry(entry));
-    let isolate = config.settings.isolate && !overrides.in_process;
-    Ok(Setup { engine: isolated(builder, isolate)?.build()?, model: model.map(str::to_owned) })
-}
-
-/// With `isolate`, each model runs in a process of its own: this program as `downshift worker`.
-fn isolated(builder: Builder, isolate: bool) -> Result<Builder> {
-    if !isolate {
-        return Ok(builder);
+    for entry in entries {
+        builder = builder.entry(ModelEntry { spec: overrides.apply(entry.spec.clone()), ..entry });
     }
-    let workers = Subprocess::this_program().context("the system does not tell where this program is; try --in-process")?;
-    Ok(builder.launcher(workers.arg("worker")))
+    Ok(Setup { engine: builder.settings(settings).build()?, model })
 }
 
 /// The file of a model that is named by its path or by its entry in models.toml.
@@ -97,10 +96,5 @@ impl Overrides {
         }
         spec.device = self.device.unwrap_or(spec.device);
         spec
-    }
-
-    fn apply_to_all(self, config: Config) -> Result<Config> {
-        let models = config.models().iter().cloned().map(|entry| ModelEntry { spec: self.apply(entry.spec.clone()), ..entry });
-        Ok(Config::new(config.settings.clone(), models.collect())?)
     }
 }
