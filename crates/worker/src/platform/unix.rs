@@ -6,9 +6,9 @@ use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus};
 
-use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getpid, getrlimit, kill_process, setrlimit};
 
-use super::Ending;
+use super::{Ending, FatalSignal};
 use crate::ProcessMemory;
 
 /// Takes the pipes of the process for the protocol: whatever reads stdin from now on finds it empty, and whatever writes to
@@ -79,4 +79,18 @@ pub(crate) fn memory_of(pid: u32) -> Option<ProcessMemory> {
         kib.checked_mul(1024)
     };
     Some(ProcessMemory { anon_bytes: bytes("RssAnon:")?, file_bytes: bytes("RssFile:")? })
+}
+
+/// Ends this process by a signal.
+pub(crate) fn die_by(signal: FatalSignal) -> ! {
+    let signal = match signal {
+        FatalSignal::Segv => Signal::SEGV,
+        FatalSignal::Bus => Signal::BUS,
+        FatalSignal::Kill => Signal::KILL,
+    };
+    // The first one may only remove the handler that Rust's run time has for stack overflows.
+    loop {
+        let _ = kill_process(getpid(), signal);
+        std::thread::yield_now();
+    }
 }

@@ -28,7 +28,6 @@ pub fn collect(text: &mut String) -> impl FnMut(Delta) -> ControlFlow<()> + Send
     }
 }
 
-#[derive(Default)]
 pub struct Fake;
 
 impl Launcher for Fake {

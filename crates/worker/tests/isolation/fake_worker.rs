@@ -6,11 +6,14 @@ use std::io::{Read, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use downshift_worker::{Launcher, Placement, Subprocess};
+use downshift_worker::{FaultError, Faulty, Launcher, Placement, Subprocess};
 
 fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
-        None => downshift_worker::serve(fake::Fake::default()),
+        None => match Faulty::from_env(fake::Fake) {
+            Ok(launcher) => downshift_worker::serve(launcher),
+            Err(error) => fail(&error),
+        },
         Some("parent") => parent(),
         // A child that says what it is told to, byte for byte, and then waits for its end.
         Some("say") => {
@@ -26,6 +29,12 @@ fn main() -> ExitCode {
         },
         Some(_) => ExitCode::FAILURE,
     }
+}
+
+fn fail(error: &FaultError) -> ExitCode {
+    // Nobody listens if this cannot be written.
+    let _ = writeln!(std::io::stderr(), "{error}");
+    ExitCode::FAILURE
 }
 
 /// Starts a worker of its own, tells its process id, and waits to be killed.
