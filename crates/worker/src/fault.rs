@@ -13,11 +13,12 @@
 //! every time. What ends a process really ends a worker process (the signals are real; only the kernel's out-of-memory kill is a
 //! SIGKILL that the parent takes for one); in a host's process it is returned as the failure it would have caused.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use crate::platform::{self, FatalSignal};
@@ -218,8 +219,8 @@ struct Rules {
     is_worker_process: bool,
     /// Whether the model has had a process before this one.
     reborn: bool,
-    /// Models whose hanging calls have been given up.
-    released: Mutex<Vec<String>>,
+    /// How often the hanging calls of a model have been given up.
+    released: Mutex<HashMap<String, u64>>,
     bell: Condvar,
 }
 
@@ -262,17 +263,15 @@ impl Rules {
     }
 
     fn wait_for_release(&self, model: &str) {
+        let count = |released: &HashMap<String, u64>| released.get(model).copied().unwrap_or(0);
         let released = lock(&self.released);
-        let waited = self.bell.wait_while(released, |released| !released.iter().any(|name| name == model));
-        waited.unwrap_or_else(PoisonError::into_inner).retain(|name| name != model);
+        let before = count(&released);
+        drop(self.bell.wait_while(released, |released| count(released) == before));
     }
 
     fn release(&self, model: &str) {
-        let hangs = self.rules.iter().any(|(rule, _)| rule.fault == Fault::Hang && rule.model == model);
-        if hangs {
-            lock(&self.released).push(model.to_owned());
-            self.bell.notify_all();
-        }
+        *lock(&self.released).entry(model.to_owned()).or_insert(0) += 1;
+        self.bell.notify_all();
     }
 }
 

@@ -41,9 +41,15 @@ pub(crate) fn limit_memory(bytes: u64) -> io::Result<()> {
     Ok(setrlimit(Resource::Data, Rlimit { current: least(current), maximum: least(maximum) })?)
 }
 
-/// A process group of its own: Ctrl-C in the terminal is for the parent alone.
+/// A process group of its own, because Ctrl-C in the terminal is for the parent alone; and the parent's name, where the program
+/// is only known as this one.
 pub(crate) fn configure(command: &mut Command) {
     command.process_group(0);
+    if command.get_program() == "/proc/self/exe"
+        && let Some(name) = std::env::args_os().next()
+    {
+        command.arg0(name);
+    }
 }
 
 /// How a process with this status ended.

@@ -6,9 +6,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, BufReader, Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Condvar, Mutex};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::exit::{Death, diagnose};
@@ -123,9 +123,9 @@ impl Connection {
         Ok(Arc::new(connection))
     }
 
-    fn spawn(&self, name: &str, body: impl FnOnce(&Shared) + Send + 'static) -> io::Result<JoinHandle<()>> {
+    fn spawn(&self, name: &str, body: impl FnOnce(&Shared) + Send + 'static) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
-        thread::Builder::new().name(name.to_owned()).spawn(move || body(&shared))
+        thread::Builder::new().name(name.to_owned()).spawn(move || body(&shared)).map(drop)
     }
 
     /// Opens a call; its failures carry `stage`.
@@ -201,7 +201,10 @@ impl Drop for Connection {
         self.shared.stop(Stop::new(FailureKind::Crashed, "it is no longer needed"));
         let buried = self.buried.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
         // A process that cannot even be killed (it waits for a disk) is reaped later, by the thread that reads.
-        let _ = buried.recv_timeout(GRACE);
+        if buried.recv_timeout(GRACE) == Err(RecvTimeoutError::Disconnected) && self.is_alive() {
+            // That thread could not be started.
+            let _ = self.shared.reap();
+        }
         self.shared.outbox.close();
     }
 }

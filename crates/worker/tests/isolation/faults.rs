@@ -1,11 +1,12 @@
 //! Faults on demand: cause x stage x isolated or in process, each with the failure that the caller gets.
 
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use downshift_worker::{Failure, FailureKind, Faulty, Launcher, Stage, Worker};
+use downshift_worker::{Delta, Failure, FailureKind, Faulty, Launcher, Stage, Worker};
 
 use crate::fake::{Fake, collect, request, spec};
 use crate::{PLACEMENT, eventually, isolated, start};
@@ -101,25 +102,21 @@ fn what_hangs_hangs_until_it_is_given_up() {
     for (rule, said) in [("m@prefill:hang", ""), ("m@token=1:hang", "a ")] {
         both(rule, |place, launcher| {
             let worker = start(launcher.as_ref(), "m");
+            let text = Mutex::new(String::new());
+            let mut sink = |delta: Delta| {
+                text.lock().unwrap().push_str(&delta.text);
+                ControlFlow::Continue(())
+            };
             thread::scope(|scope| {
-                let asking = scope.spawn(|| ask(worker.as_ref(), "a b"));
-                if said.is_empty() {
-                    eventually("it can be killed", || {
-                        worker.kill();
-                        asking.is_finished()
-                    });
-                } else {
-                    // Not before the token was said.
-                    eventually("the token was said", || worker.stats().steps > 0);
-                    eventually("it can be killed", || {
-                        worker.kill();
-                        asking.is_finished()
-                    });
-                }
-                let (outcome, text) = asking.join().unwrap();
-                assert!(outcome.is_err(), "{place} {rule}");
-                assert_eq!(text, said, "{place} {rule}");
+                let asking = scope.spawn(|| worker.generate(&request(1, "a b"), &mut sink));
+                eventually("it has come to where it hangs", || *text.lock().unwrap() == said);
+                eventually("it can be killed", || {
+                    worker.kill();
+                    asking.is_finished()
+                });
+                assert!(asking.join().unwrap().is_err(), "{place} {rule}");
             });
+            assert_eq!(*text.lock().unwrap(), said, "{place} {rule}");
         });
     }
 }
