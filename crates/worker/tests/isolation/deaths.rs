@@ -279,7 +279,7 @@ impl Drop for PoorGroup {
 #[test]
 fn a_worker_really_killed_for_memory_is_told_from_a_crash_and_its_parent_lives() {
     let Some(group) = PoorGroup::make() else {
-        println!("skipped: this process may not make a control group with a memory limit");
+        eprintln!("skipped: this process may not make a control group with a memory limit");
         return;
     };
     let program = env!("CARGO_BIN_EXE_downshift-fake-worker");
