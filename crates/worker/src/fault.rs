@@ -333,7 +333,7 @@ impl Worker for FaultyWorker {
     }
 
     fn resident(&self) -> Option<ResidentMemory> {
-        self.inner.memory()
+        self.inner.resident()
     }
 }
 
