@@ -35,7 +35,7 @@ impl Launcher for Fake {
         match spec.name.as_str() {
             "missing" => return Err(Failure::new(FailureKind::Missing, Stage::Load, "there is no file /nowhere/fake.gguf")),
             "crash" => std::process::abort(),
-            "greedy" => drop(vec![1_u8; 3 << 30]),
+            "greedy" => drop(std::hint::black_box(vec![1_u8; 3 << 30])),
             _ => {}
         }
         Ok(ModelInfo {
