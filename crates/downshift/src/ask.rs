@@ -36,6 +36,18 @@ pub type Chat = Ask<Conversation>;
 /// ```
 pub type Completion = Ask<Text>;
 
+/// Texts to be turned into vectors. A `&str`, a `Vec<String>` or an array of `&str` becomes one.
+///
+/// ```
+/// use downshift::Embed;
+/// let embed = Embed::texts(["a cat", "a kitten"]).model("embed");
+/// ```
+pub type Embed = Ask<Texts>;
+
+/// The texts of an [`Embed`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Texts(Vec<String>);
+
 /// The turns of a [`Chat`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Conversation {
@@ -116,6 +128,17 @@ impl Completion {
     /// Continues tokens of the model's own vocabulary; models with another one are skipped.
     pub fn tokens(token_ids: impl Into<Vec<u32>>) -> Self {
         Self { input: Text(Prompt::Tokens(token_ids.into())), ..Self::default() }
+    }
+}
+
+impl Embed {
+    /// Asks for one vector per text.
+    pub fn texts<T: Into<String>>(texts: impl IntoIterator<Item = T>) -> Self {
+        Self { input: Texts(texts.into_iter().map(Into::into).collect()), ..Self::default() }
+    }
+
+    pub(crate) fn into_parts(self) -> (Vec<String>, Vec<String>, Options) {
+        (self.input.0, self.models, self.options)
     }
 }
 
@@ -234,5 +257,23 @@ impl From<&str> for Completion {
 impl From<String> for Completion {
     fn from(text: String) -> Self {
         Self::text(text)
+    }
+}
+
+impl From<&str> for Embed {
+    fn from(text: &str) -> Self {
+        Self::texts([text])
+    }
+}
+
+impl From<Vec<String>> for Embed {
+    fn from(texts: Vec<String>) -> Self {
+        Self::texts(texts)
+    }
+}
+
+impl<const N: usize> From<[&str; N]> for Embed {
+    fn from(texts: [&str; N]) -> Self {
+        Self::texts(texts)
     }
 }

@@ -4,14 +4,15 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use downshift_scheduler::{Config, Scheduler};
-use downshift_worker::Input;
+use downshift_scheduler::{Answer, Config, Scheduler};
+use downshift_worker::{Input, RequestId};
 
 use crate::Error;
-use crate::ask::{Ask, Chat, Completion};
+use crate::ask::{Ask, Chat, Completion, Embed};
 use crate::builder::{Builder, in_process};
-use crate::reply::{Gather, Piece, Reply};
-use crate::stream::{PendingReply, ReplyStream};
+use crate::pending::Pending;
+use crate::reply::{Embeddings, Gather, Piece, Reply};
+use crate::stream::ReplyStream;
 
 /// Models that answer for each other. Clones are the same engine; it may be used from any thread.
 ///
@@ -106,8 +107,8 @@ impl Downshift {
     /// assert_eq!(reply.content, "Hello!");
     /// # Ok::<(), downshift::Error>(())
     /// ```
-    pub fn chat_async(&self, chat: impl Into<Chat>) -> PendingReply {
-        PendingReply::new(self, chat.into())
+    pub fn chat_async(&self, chat: impl Into<Chat>) -> Pending<Reply> {
+        self.pending(chat.into())
     }
 
     /// Answers a conversation in a thread of its own, as a stream of pieces for any runtime. Dropping it stops the answer.
@@ -151,13 +152,46 @@ impl Downshift {
     }
 
     /// Continues a text in a thread of its own; see [`Downshift::chat_async`].
-    pub fn completion_async(&self, text: impl Into<Completion>) -> PendingReply {
-        PendingReply::new(self, text.into())
+    pub fn completion_async(&self, text: impl Into<Completion>) -> Pending<Reply> {
+        self.pending(text.into())
     }
 
     /// Continues a text as a stream of pieces; see [`Downshift::chat_stream`].
     pub fn completion_stream(&self, text: impl Into<Completion>) -> ReplyStream {
         ReplyStream::new(self, text.into())
+    }
+
+    /// Vectors of texts, in order. A fallback must declare the same `embedding_space` as the model asked for.
+    ///
+    /// # Errors
+    /// As [`Downshift::chat`].
+    ///
+    /// ```no_run
+    /// let engine = downshift::Downshift::from_file("models.toml")?;
+    /// let found = engine.embed(["a cat", "a kitten"])?;
+    /// assert_eq!(found.vectors.len(), 2);
+    /// # Ok::<(), downshift::Error>(())
+    /// ```
+    pub fn embed(&self, texts: impl Into<Embed>) -> Result<Embeddings, Error> {
+        self.vectors(self.scheduler.next_request_id(), texts.into())
+    }
+
+    /// Vectors of texts in a thread of its own; see [`Downshift::chat_async`].
+    pub fn embed_async(&self, texts: impl Into<Embed>) -> Pending<Embeddings> {
+        let (id, texts) = (self.scheduler.next_request_id(), texts.into());
+        Pending::start(self, id, move |engine| engine.vectors(id, texts))
+    }
+
+    fn vectors(&self, id: RequestId, texts: Embed) -> Result<Embeddings, Error> {
+        let (inputs, models, options) = texts.into_parts();
+        let Answer { model, device, output, retries, fallback } = self.scheduler.embed(id, inputs, models, options)?;
+        Ok(Embeddings { model, device, vectors: output, retries, fallback })
+    }
+
+    fn pending<I: Into<Input>>(&self, ask: Ask<I>) -> Pending<Reply> {
+        let id = self.scheduler.next_request_id();
+        let submission = ask.submission(id, false);
+        Pending::start(self, id, move |engine| engine.submit(submission, &mut |_| ControlFlow::Continue(())))
     }
 
     fn ask<I: Into<Input>>(&self, ask: Ask<I>, stream: bool, take: &mut dyn FnMut(Piece) -> ControlFlow<()>) -> Result<Reply, Error> {

@@ -46,11 +46,12 @@ mod ask;
 mod builder;
 mod error;
 mod handle;
+mod pending;
 mod reply;
 mod stream;
 pub mod testing;
 
-pub use ask::{Ask, Chat, Completion, Conversation};
+pub use ask::{Ask, Chat, Completion, Conversation, Embed, Text, Texts};
 pub use builder::Builder;
 pub use downshift_scheduler::config::{KeepAlive, MemoryLimit, ModelEntry, OnStreamFailure, Settings};
 pub use downshift_scheduler::{
@@ -62,5 +63,6 @@ pub use downshift_worker::{
 };
 pub use error::Error;
 pub use handle::Downshift;
-pub use reply::{Piece, Reply};
-pub use stream::{PendingReply, ReplyStream, Update};
+pub use pending::Pending;
+pub use reply::{Continued, Embeddings, Piece, Reply};
+pub use stream::{ReplyStream, Update};

@@ -32,6 +32,22 @@ pub struct Reply {
     pub fallback: Option<Fallback>,
 }
 
+/// Vectors of texts.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Embeddings {
+    /// The model that made them.
+    pub model: String,
+    /// The device it ran on.
+    pub device: Device,
+    /// One per text, in order; all of one dimension, finite and not zero.
+    pub vectors: Vec<Vec<f32>>,
+    /// How often that model had been tried before.
+    pub retries: u32,
+    /// What failed or was skipped before; `None` if nothing was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<Fallback>,
+}
+
 /// A piece of an answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Piece {
@@ -43,6 +59,17 @@ pub struct Piece {
     pub token_ids: Vec<u32>,
     /// One entry per token, where asked for.
     pub logprobs: Vec<TokenLogprob>,
+    /// Set on the first piece after the answer had broken off and a model went on with it.
+    pub continued: Option<Continued>,
+}
+
+/// A stream broke off and goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Continued {
+    /// The model that broke off.
+    pub from: String,
+    /// Why: the word of [`downshift_worker::FailureKind::as_str`].
+    pub reason: &'static str,
 }
 
 /// Turns events into pieces and gathers the reply.
@@ -50,11 +77,12 @@ pub(crate) struct Gather {
     model: Arc<str>,
     content: String,
     logprobs: Vec<TokenLogprob>,
+    continued: Option<Continued>,
 }
 
 impl Gather {
     pub fn new() -> Self {
-        Self { model: Arc::from(""), content: String::new(), logprobs: Vec::new() }
+        Self { model: Arc::from(""), content: String::new(), logprobs: Vec::new(), continued: None }
     }
 
     /// Passes the pieces in `event` on to `take`.
@@ -65,10 +93,16 @@ impl Gather {
                 self.model = Arc::from(model);
                 ControlFlow::Continue(())
             }
+            Event::Continued { from, to, reason } => {
+                self.model = Arc::from(to);
+                self.continued = Some(Continued { from: from.to_owned(), reason });
+                ControlFlow::Continue(())
+            }
             Event::Delta(delta) => {
                 self.content.push_str(&delta.text);
                 self.logprobs.extend_from_slice(&delta.logprobs);
-                take(Piece { model: self.model.clone(), text: delta.text, token_ids: delta.token_ids, logprobs: delta.logprobs })
+                let (model, continued) = (self.model.clone(), self.continued.take());
+                take(Piece { model, text: delta.text, token_ids: delta.token_ids, logprobs: delta.logprobs, continued })
             }
         }
     }

@@ -1,7 +1,6 @@
-//! Replies for async programs, without a runtime of our own: a thread answers, and wakes whoever polls.
+//! Replies as streams, without a runtime of our own: a thread answers, and wakes whoever polls.
 
 use std::collections::VecDeque;
-use std::future::Future;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -31,12 +30,9 @@ pub enum Update {
 /// A reply under way, as a stream. It ends after [`Update::End`] or an error. Dropping it stops the answer.
 pub struct ReplyStream(Running);
 
-/// A reply under way, as a future. Dropping it stops the answer.
-pub struct PendingReply(Running);
-
 impl ReplyStream {
     pub(crate) fn new<I: Into<Input>>(engine: &Downshift, ask: Ask<I>) -> Self {
-        Self(Running::start(engine, ask, true))
+        Self(Running::start(engine, ask))
     }
 
     /// The next update; `None` once the stream has ended.
@@ -50,30 +46,6 @@ impl Stream for ReplyStream {
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.get_mut().0.poll(context)
-    }
-}
-
-impl PendingReply {
-    pub(crate) fn new<I: Into<Input>>(engine: &Downshift, ask: Ask<I>) -> Self {
-        Self(Running::start(engine, ask, false))
-    }
-}
-
-impl Future for PendingReply {
-    type Output = Result<Reply, Error>;
-
-    /// # Panics
-    /// If it is polled again after it was ready.
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let running = &mut self.get_mut().0;
-        loop {
-            return match std::task::ready!(running.poll(context)) {
-                Some(Ok(Update::Piece(_))) => continue,
-                Some(Ok(Update::End(reply))) => Poll::Ready(Ok(reply)),
-                Some(Err(error)) => Poll::Ready(Err(error)),
-                None => panic!("polled after it was ready"),
-            };
-        }
     }
 }
 
@@ -99,9 +71,9 @@ struct Queue {
 }
 
 impl Running {
-    fn start<I: Into<Input>>(engine: &Downshift, ask: Ask<I>, stream: bool) -> Self {
+    fn start<I: Into<Input>>(engine: &Downshift, ask: Ask<I>) -> Self {
         let id = engine.scheduler().next_request_id();
-        let submission = ask.submission(id, stream);
+        let submission = ask.submission(id, true);
         let channel = Arc::<Channel>::default();
         let body = {
             let (engine, channel) = (engine.clone(), channel.clone());
@@ -162,15 +134,14 @@ impl Channel {
 }
 
 fn answer(engine: &Downshift, submission: Submission, channel: &Channel) {
-    let stream = submission.options.stream;
-    let mut take = |piece| if stream { channel.put(Ok(Update::Piece(piece))) } else { ControlFlow::Continue(()) };
+    let mut take = |piece| channel.put(Ok(Update::Piece(piece)));
     let result = catch_unwind(AssertUnwindSafe(|| engine.submit(submission, &mut take)))
         .unwrap_or_else(|_| Err(broken(FailureKind::Panicked, "the thread that answers panicked".to_owned())));
     // Nobody is left to read it if this fails.
     let _ = channel.put(result.map(Update::End));
 }
 
-fn broken(kind: FailureKind, message: String) -> Error {
+pub(crate) fn broken(kind: FailureKind, message: String) -> Error {
     let failure = Failure::new(kind, Stage::Admission, message);
     Error::Refused(Refused { requested: String::new(), failure, attempts: Vec::new(), shown: false, retry_after: None })
 }

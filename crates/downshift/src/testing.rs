@@ -9,7 +9,7 @@ use std::thread::Thread;
 
 use downshift_worker::{
     Completion, Delta, Failure, FailureKind, FinishReason, Footprint, Input, Launcher, LoadProgress, ModelInfo, ModelKind, ModelSpec,
-    Placement, Request, RequestId, Sink, Stage, Stats, Timings, Usage, Worker,
+    Placement, Request, RequestId, Resume, Sink, Stage, Stats, Timings, Usage, Worker,
 };
 
 /// A launcher whose models say what they were told to say, word by word. A model without a script answers with its name.
@@ -21,6 +21,7 @@ pub struct Scripted {
 #[derive(Clone, Debug)]
 enum Script {
     Answers(String),
+    Embeds,
     FailsToLoad(FailureKind),
     BreaksOff(String, FailureKind),
 }
@@ -46,6 +47,11 @@ impl Scripted {
         self.with(model, Script::BreaksOff(text.to_owned(), kind))
     }
 
+    /// `model` makes vectors: the length of the text, and 1.
+    pub fn embeds(self, model: &str) -> Self {
+        self.with(model, Script::Embeds)
+    }
+
     fn with(mut self, model: &str, script: Script) -> Self {
         self.scripts.insert(model.to_owned(), script);
         self
@@ -58,7 +64,7 @@ impl Launcher for Scripted {
             return Err(Failure::new(*kind, Stage::Load, format!("{}: {}", spec.path.display(), kind.as_str())));
         }
         Ok(ModelInfo {
-            kind: ModelKind::Chat,
+            kind: if matches!(self.scripts.get(&spec.name), Some(Script::Embeds)) { ModelKind::Embedding } else { ModelKind::Chat },
             architecture: "scripted".to_owned(),
             title: None,
             parameters: 0,
@@ -92,10 +98,15 @@ impl Worker for ScriptedWorker {
             Script::Answers(text) => (text.as_str(), None),
             Script::BreaksOff(text, kind) => (text.as_str(), Some(*kind)),
             Script::FailsToLoad(kind) => ("", Some(*kind)),
+            Script::Embeds => ("", Some(FailureKind::CannotDo)),
         };
         let most = request.max_tokens.map_or(usize::MAX, |tokens| tokens as usize);
-        let mut said = 0;
-        for word in words(text).take(most) {
+        let mut said = match &request.resume {
+            Some(Resume::Tokens { token_ids, .. }) => token_ids.len() as u32,
+            Some(Resume::Text { tokens, .. }) => *tokens,
+            None => 0,
+        };
+        for word in words(text).take(most).skip(said as usize) {
             said += 1;
             let delta = Delta { text: word.to_owned(), token_ids: vec![said], logprobs: Vec::new() };
             if sink.send(delta).is_break() {
@@ -110,7 +121,10 @@ impl Worker for ScriptedWorker {
         Ok(Completion { finish_reason, usage, timings: Timings::default() })
     }
 
-    fn embed(&self, _inputs: &[String]) -> Result<Vec<Vec<f32>>, Failure> {
+    fn embed(&self, inputs: &[String]) -> Result<Vec<Vec<f32>>, Failure> {
+        if let Script::Embeds = self.script {
+            return Ok(inputs.iter().map(|text| vec![text.len() as f32, 1.0]).collect());
+        }
         Err(Failure::new(FailureKind::CannotDo, Stage::Admission, "this model makes text and no vectors"))
     }
 

@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::task::{Context, Waker};
 
 use downshift::testing::{Scripted, block_on};
-use downshift::{Chat, Completion, Downshift, Error, FailureKind, FinishReason, Message, RefusedClass, Update};
+use downshift::{Chat, Completion, Downshift, Embed, Error, FailureKind, FinishReason, Message, RefusedClass, Update};
 
 fn engine(models: Scripted) -> Downshift {
     Downshift::builder().model("chat", "chat.gguf").model("tiny", "tiny.gguf").launcher(models).build().unwrap()
@@ -80,6 +80,25 @@ fn a_model_that_breaks_off_is_replaced_before_anything_is_shown() {
     let engine = engine(Scripted::new().breaks_off("chat", "half an ", FailureKind::NonFinite).answers("tiny", "whole"));
     let reply = engine.chat("Hi").unwrap();
     assert_eq!((reply.content.as_str(), reply.model.as_str()), ("whole", "tiny"));
+}
+
+#[test]
+fn a_stream_that_breaks_off_is_continued_and_says_so_once() {
+    let engine = engine(Scripted::new().breaks_off("chat", "one two ", FailureKind::NonFinite).answers("tiny", "1 2 three four"));
+    let mut pieces = Vec::new();
+    let reply = engine
+        .chat_with("Count.", |piece| {
+            pieces.push((piece.text, piece.model.to_string(), piece.continued.map(|continued| (continued.from, continued.reason))));
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    let notice = Some(("chat".to_owned(), "non_finite"));
+    let piece = |text: &str, model: &str, continued: Option<(String, &'static str)>| (text.to_owned(), model.to_owned(), continued);
+    assert_eq!(
+        pieces,
+        [piece("one ", "chat", None), piece("two ", "chat", None), piece("three ", "tiny", notice), piece("four", "tiny", None)]
+    );
+    assert_eq!((reply.content.as_str(), reply.model.as_str()), ("one two three four", "tiny"));
 }
 
 #[test]
@@ -167,4 +186,21 @@ fn clones_are_the_same_engine_on_any_thread() {
     let other = shared(&engine);
     std::thread::spawn(move || other.chat("Hi").unwrap()).join().unwrap();
     assert_eq!(engine.scheduler().counters().load_total.values().sum::<u64>(), 1);
+}
+
+#[test]
+fn vectors_come_blocking_and_async_from_models_of_one_space() {
+    let entry = |name: &str| {
+        let mut entry = downshift::ModelEntry::new(downshift::ModelSpec::from_path(format!("{name}.gguf")));
+        entry.embedding_space = Some("e".to_owned());
+        entry
+    };
+    let models = Scripted::new().fails("first", FailureKind::Missing).embeds("second").embeds("other");
+    let engine = Downshift::builder().entry(entry("first")).entry(entry("second")).model("other", "o").launcher(models).build().unwrap();
+    let found = engine.embed(["a", "abc"]).unwrap();
+    assert_eq!((found.model.as_str(), found.vectors.as_slice()), ("second", &[vec![1.0, 1.0], vec![3.0, 1.0]][..]));
+    assert_eq!(found.fallback.unwrap().attempts.len(), 1);
+    assert_eq!(block_on(engine.embed_async("abc")).unwrap().vectors, [[3.0, 1.0]]);
+    let refused = engine.embed(Embed::texts(["a"]).models(["first", "other"])).unwrap_err();
+    assert_eq!(refused.attempts()[1].kind, FailureKind::CannotDo);
 }

@@ -122,7 +122,11 @@ impl Batcher {
             if complete && share > 0 {
                 asking.push((&mut request.job.sampler, request.n_generated, request.job.logprobs));
             }
-            feeds.push(Feed { sequence: &mut request.sequence, token_ids, logits_from: if complete { share.saturating_sub(1) } else { share } });
+            feeds.push(Feed {
+                sequence: &mut request.sequence,
+                token_ids,
+                logits_from: if complete { share.saturating_sub(1) } else { share },
+            });
         }
         let outcome = self.session.step(&mut feeds, &mut |idx, logits| {
             let (sampler, n_generated, logprobs) = &mut asking[idx];
@@ -137,7 +141,8 @@ impl Batcher {
         let mut at = 0;
         for share in shares {
             let request = &mut self.running[at];
-            let over = share > 0 && request.pending() == 0 && drawn.next().is_some_and(|drawn| request.take(drawn, self.session.positions()));
+            let over =
+                share > 0 && request.pending() == 0 && drawn.next().is_some_and(|drawn| request.take(drawn, self.session.positions()));
             if over {
                 let mut request = self.running.remove(at);
                 self.session.release(&mut request.sequence);

@@ -47,14 +47,11 @@ impl Launcher for InProcess {
         guarded(Stage::Load, || {
             let model = Model::open(&spec.path)?;
             let prompts = model.prompts(spec.chat_template.as_deref())?;
-            let options = LoadOptions {
-                device: placement.device,
-                context: placement.context,
-                threads: placement.threads,
-                kv_type: spec.kv_type,
-            };
+            let options =
+                LoadOptions { device: placement.device, context: placement.context, threads: placement.threads, kv_type: spec.kv_type };
             let session = model.load(&options, progress)?;
-            let worker: Arc<dyn Worker> = Arc::new(ThreadWorker::start(spec, *placement, prompts, Batcher::new(session, spec.parallel as usize))?);
+            let worker: Arc<dyn Worker> =
+                Arc::new(ThreadWorker::start(spec, *placement, prompts, Batcher::new(session, spec.parallel as usize))?);
             Ok(worker)
         })
     }

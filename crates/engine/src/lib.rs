@@ -26,6 +26,7 @@ pub mod verify;
 pub mod weights;
 
 pub use device::available as available_devices;
+pub use downshift_kernels::Isa;
 pub use engine::{LoadOptions, Model};
 pub use error::Error;
 pub use in_process::InProcess;

@@ -41,7 +41,9 @@ impl PromptBuilder {
         let has_own_template = source.is_some();
         let template = match source {
             Some(source) => ChatTemplate::parse(&source, specials)?,
-            None if tokenizer.token_id("<|im_start|>").is_some() && tokenizer.token_id("<|im_end|>").is_some() => ChatTemplate::chatml(specials),
+            None if tokenizer.token_id("<|im_start|>").is_some() && tokenizer.token_id("<|im_end|>").is_some() => {
+                ChatTemplate::chatml(specials)
+            }
             None => ChatTemplate::plain_roles(specials),
         };
         let builder = Self { tokenizer, template, has_own_template };
@@ -52,6 +54,11 @@ impl PromptBuilder {
     /// Whether the template came with the model rather than from the defaults.
     pub fn has_own_template(&self) -> bool {
         self.has_own_template
+    }
+
+    /// The template.
+    pub fn template(&self) -> &ChatTemplate {
+        &self.template
     }
 
     /// The tokenizer.

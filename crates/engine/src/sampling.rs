@@ -10,7 +10,13 @@ use crate::sampler::{self, Sampler};
 ///
 /// # Errors
 /// [`Error::Sampling`] names the parameter that is out of range.
-pub(crate) fn sampler(request: &Request, model: &SamplingParams, n_vocab: usize, prompt: &[u32], resumed: &[u32]) -> Result<Sampler, Error> {
+pub(crate) fn sampler(
+    request: &Request,
+    model: &SamplingParams,
+    n_vocab: usize,
+    prompt: &[u32],
+    resumed: &[u32],
+) -> Result<Sampler, Error> {
     let asked = request.sampling.or(model);
     let defaults = sampler::SamplingParams::default();
     let params = sampler::SamplingParams {

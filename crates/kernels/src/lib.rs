@@ -51,13 +51,7 @@ impl Cpu {
     /// Kernels of `isa` on `threads` workers (at least one), the calling thread included.
     pub fn new(isa: Isa, threads: usize) -> Self {
         let pool = Pool::new(threads);
-        Self {
-            isa,
-            table: KernelTable::of(isa),
-            ops: Ops::detect(),
-            scratch: (0..pool.threads()).map(|_| Mutex::default()).collect(),
-            pool,
-        }
+        Self { isa, table: KernelTable::of(isa), ops: Ops::of(isa), scratch: (0..pool.threads()).map(|_| Mutex::default()).collect(), pool }
     }
 
     /// The instruction set in use.

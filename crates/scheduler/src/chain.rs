@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use downshift_worker::{Failure, FailureKind, Stage};
 
-use crate::config::Config;
+use crate::config::{Config, OnStreamFailure};
 
 /// What a request asks of the scheduler beyond its model.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -20,6 +20,8 @@ pub struct Options {
     pub timeout: Option<Duration>,
     /// The first model fails without being tried, to see the fallback at work.
     pub mock_testing_fallbacks: bool,
+    /// Replaces the setting of the same name: a caller that has shown a tool call, or several choices, cannot have them continued.
+    pub on_stream_failure: Option<OnStreamFailure>,
     /// Deltas are passed on as they come; otherwise nothing is shown before the answer is whole.
     pub stream: bool,
 }
@@ -65,6 +67,15 @@ impl Chain {
             }
         }
         Ok(Self { requested, models, implied, longer })
+    }
+}
+
+impl Config {
+    /// The models that answer requests for the one at `index`, in order, itself first. Of a chain that no list names, models of
+    /// another kind are passed over when it comes to them.
+    pub fn chain(&self, index: usize) -> Vec<usize> {
+        let name = self.models()[index].name().to_owned();
+        Chain::admit(self, &[name], &Options::default()).map_or_else(|_| vec![index], |chain| chain.models)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Tells whether a model's files are still the same: what is quarantined is tried again once they change.
 
 use std::fs::{self, Metadata};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
@@ -24,6 +25,16 @@ impl FileId {
         }
         ids.extend(spec.chat_template.as_deref().map(stat));
         Self(ids)
+    }
+
+    /// Names the weights: equal for two models of one file, however they are named.
+    pub fn weights_id(&self, spec: &ModelSpec) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        match self.0.first() {
+            Some(Some((size, _, inode))) if *inode != 0 => (size, inode).hash(&mut hasher),
+            _ => spec.path.hash(&mut hasher),
+        }
+        hasher.finish()
     }
 }
 
@@ -70,5 +81,17 @@ mod tests {
         assert_ne!(both, first);
         fs::write(&spec.path, "longer").unwrap();
         assert_ne!(FileId::of(&spec), both);
+    }
+
+    #[test]
+    fn two_names_of_one_file_are_the_same_weights() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, link, other] = ["one.gguf", "link.gguf", "other.gguf"].map(|name| ModelSpec::from_path(folder.path().join(name)));
+        fs::write(&one.path, "weights").unwrap();
+        fs::hard_link(&one.path, &link.path).unwrap();
+        fs::write(&other.path, "weights").unwrap();
+        let id = |spec: &ModelSpec| FileId::of(spec).weights_id(spec);
+        assert_eq!(id(&one), id(&link));
+        assert_ne!(id(&one), id(&other));
     }
 }

@@ -12,6 +12,7 @@ use downshift_worker::{Device, Failure, ModelInfo, Placement, Worker};
 use crate::config::{Config, KeepAlive};
 use crate::file_id::FileId;
 use crate::load::Progress;
+use crate::plan::{Entry, Hold};
 use crate::verdict::Verdict;
 
 /// All models, by their index in the configuration.
@@ -28,8 +29,10 @@ pub(crate) struct Resident {
     pub header: Option<(FileId, Arc<ModelInfo>)>,
     /// Devices it is not placed on until then, and why.
     pub cooled: HashMap<Device, (Duration, Failure)>,
+    /// Bytes it was found to need beyond its footprint.
+    pub extra_bytes: u64,
     line: VecDeque<u64>,
-    failed_load: Option<(u64, Failure)>,
+    failed_load: Option<(u64, Failure, Device)>,
 }
 
 /// Where a model is in its life.
@@ -38,6 +41,7 @@ pub(crate) enum State {
     Loading {
         generation: u64,
         placement: Placement,
+        reserve: Reserve,
         progress: Arc<Progress>,
     },
     Ready(Loaded),
@@ -50,10 +54,19 @@ pub(crate) struct Loaded {
     pub generation: u64,
     pub worker: Arc<dyn Worker>,
     pub placement: Placement,
+    pub reserve: Reserve,
     pub last_used: Duration,
     pub threads: usize,
     /// Running requests; those given up carry the time since when.
     pub leases: HashMap<u64, Option<Duration>>,
+}
+
+/// Memory that is set aside for a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reserve {
+    pub hard_bytes: u64,
+    pub weights_bytes: u64,
+    pub weights_id: u64,
 }
 
 /// The right to run one request on one loaded model.
@@ -85,6 +98,7 @@ impl Residents {
             verdict: Verdict::Ok { fails: 0 },
             header: None,
             cooled: HashMap::new(),
+            extra_bytes: 0,
             line: VecDeque::new(),
             failed_load: None,
         };
@@ -132,9 +146,9 @@ impl Residents {
     }
 
     /// Begins a load and returns its generation.
-    pub fn begin_load(&mut self, index: usize, placement: Placement, progress: Arc<Progress>) -> u64 {
+    pub fn begin_load(&mut self, index: usize, placement: Placement, reserve: Reserve, progress: Arc<Progress>) -> u64 {
         let generation = self.number();
-        self.models[index].state = State::Loading { generation, placement, progress };
+        self.models[index].state = State::Loading { generation, placement, reserve, progress };
         generation
     }
 
@@ -152,27 +166,28 @@ impl Residents {
         now: Duration,
     ) -> Option<Arc<dyn Worker>> {
         let resident = &mut self.models[index];
-        let placement = match &resident.state {
-            State::Loading { generation: current, placement, .. } if *current == generation => *placement,
+        let (placement, reserve) = match &resident.state {
+            State::Loading { generation: current, placement, reserve, .. } if *current == generation => (*placement, *reserve),
             _ => return result.ok(),
         };
         match result {
             Ok(worker) => {
                 let threads = placement.threads;
-                let loaded = Loaded { generation, worker, placement, last_used: now, threads, leases: HashMap::new() };
+                let loaded = Loaded { generation, worker, placement, reserve, last_used: now, threads, leases: HashMap::new() };
                 resident.state = State::Ready(loaded);
             }
             Err(failure) => {
-                resident.failed_load = Some((generation, failure));
+                resident.failed_load = Some((generation, failure, placement.device));
                 resident.state = State::Unloaded;
             }
         }
         None
     }
 
-    /// Why the load of this generation, or a later one, failed.
-    pub fn load_failure(&self, index: usize, generation: u64) -> Option<Failure> {
-        self.models[index].failed_load.as_ref().filter(|(failed, _)| *failed >= generation).map(|(_, failure)| failure.clone())
+    /// Why, and where, the load of this generation or a later one failed.
+    pub fn load_failure(&self, index: usize, generation: u64) -> Option<(Failure, Device)> {
+        let failed = self.models[index].failed_load.as_ref().filter(|(failed, ..)| *failed >= generation);
+        failed.map(|(_, failure, device)| (failure.clone(), *device))
     }
 
     /// A request on a slot has ended. A drained worker comes back, to be dropped.
@@ -221,6 +236,40 @@ impl Residents {
                 None
             }
         }
+    }
+
+    /// What is loaded or being loaded, for the plan. `resident` tells, by generation, the anonymous bytes of workers that know them;
+    /// the others share this process, `own_bytes` of which are resident for them.
+    pub fn entries(&self, config: &Config, resident: &HashMap<u64, u64>, own_bytes: u64) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        let mut sharing = Vec::new();
+        for (index, model) in self.models.iter().enumerate() {
+            let pinned = config.keep_alive(index) == KeepAlive::Forever;
+            let (placement, reserve, hold, anon) = match &model.state {
+                State::Unloaded => continue,
+                State::Loading { placement, reserve, .. } => (placement, reserve, Hold::Held, Some(0)),
+                State::Ready(loaded) => {
+                    let idle = self.is_idle(index) && !pinned;
+                    let hold = if idle { Hold::Idle(loaded.last_used.as_millis() as u64) } else { Hold::Held };
+                    (&loaded.placement, &loaded.reserve, hold, resident.get(&loaded.generation).copied())
+                }
+                State::Draining(loaded) => (&loaded.placement, &loaded.reserve, Hold::Leaving, resident.get(&loaded.generation).copied()),
+            };
+            let hard_bytes = reserve.hard_bytes.max(anon.unwrap_or(0));
+            if anon.is_none() {
+                sharing.push(entries.len());
+            }
+            let pending_bytes = hard_bytes - anon.unwrap_or(hard_bytes).min(hard_bytes);
+            let Reserve { weights_bytes, weights_id, .. } = *reserve;
+            entries.push(Entry { index, device: placement.device, hard_bytes, pending_bytes, weights_bytes, weights_id, hold });
+        }
+        let mut left = own_bytes;
+        for at in sharing {
+            let here = left.min(entries[at].hard_bytes);
+            left -= here;
+            entries[at].pending_bytes = entries[at].hard_bytes - here;
+        }
+        entries
     }
 
     /// Whether it is loaded, nothing runs on it and nobody waits for it.
@@ -276,6 +325,29 @@ impl Residents {
         };
         let busy = self.models.iter().filter(is_busy).count() + more;
         (cores / busy.max(1)).max(1)
+    }
+
+    /// Positions of KV it is loaded with, or is being loaded with.
+    pub fn context(&self, index: usize) -> Option<u32> {
+        match &self.models[index].state {
+            State::Loading { placement, .. } => Some(placement.context),
+            State::Ready(loaded) => Some(loaded.placement.context),
+            State::Unloaded | State::Draining(_) => None,
+        }
+    }
+
+    /// Whether it is in memory, or on its way.
+    pub fn is_loaded(&self, index: usize) -> bool {
+        !matches!(self.models[index].state, State::Unloaded)
+    }
+
+    /// All loaded workers, by generation.
+    pub fn workers(&self) -> Vec<(u64, Arc<dyn Worker>)> {
+        let worker = |resident: &Resident| match &resident.state {
+            State::Ready(loaded) | State::Draining(loaded) => Some((loaded.generation, loaded.worker.clone())),
+            State::Unloaded | State::Loading { .. } => None,
+        };
+        self.models.iter().filter_map(worker).collect()
     }
 
     /// How many wait in line for a model.

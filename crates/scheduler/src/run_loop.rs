@@ -4,26 +4,45 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
-use downshift_worker::{Device, DeviceChoice, Failure, FailureKind, Launcher, ModelInfo, Placement, RequestId, Stage, Worker};
+use downshift_worker::{Device, DeviceChoice, Failure, FailureKind, Launcher, ModelInfo, RequestId, Stage, Worker};
 
-use crate::clock::{Bell, Clock, lock};
+use crate::clock::{Bell, Clock, SystemClock, lock};
 use crate::config::Config;
 use crate::counters::Counters;
 use crate::file_id::FileId;
-use crate::load::{Progress, Snapshot};
 use crate::policy::{self, Memory};
-use crate::residents::{Claim, Residents, Slot, State as ModelState};
-use crate::running::{client_left, panic_message};
+use crate::residents::{Residents, Slot};
+use crate::room::Probe;
+use crate::running::panic_message;
 use crate::verdict::Standing;
+
+/// What the scheduler takes from the machine; tests replace it.
+#[derive(Clone)]
+pub struct Environment {
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The memory.
+    pub probe: Probe,
+}
+
+impl Environment {
+    /// This machine's.
+    pub fn system() -> Self {
+        Self { clock: Arc::new(SystemClock::start()), probe: Probe::system() }
+    }
+}
 
 /// What all requests share.
 pub(crate) struct Shared {
     pub config: Config,
     pub launcher: Arc<dyn Launcher>,
     pub clock: Arc<dyn Clock>,
+    pub probe: Probe,
+    /// Anonymous bytes of this process before it loaded anything.
+    pub own_bytes_at_start: u64,
     pub cores: usize,
     pub next_request: AtomicU64,
     /// Rings when a model's state, a line or a load's progress changes.
@@ -56,32 +75,17 @@ impl Ticket {
 /// What is to be done once the lock is released.
 #[derive(Default)]
 pub(crate) struct Effects {
-    dropped: Vec<Arc<dyn Worker>>,
-    killed: Vec<Arc<dyn Worker>>,
+    pub dropped: Vec<Arc<dyn Worker>>,
+    pub killed: Vec<Arc<dyn Worker>>,
 }
 
-impl Effects {
-    /// Drops these workers: their memory is free once the effects are done.
-    pub fn drop_workers(&mut self, workers: impl IntoIterator<Item = Arc<dyn Worker>>) {
-        self.dropped.extend(workers);
-    }
-}
-
-/// What a request wants of a model.
-pub(crate) struct Want<'a> {
-    pub index: usize,
-    pub info: &'a ModelInfo,
-    pub ticket: &'a Ticket,
-    /// When waiting for it is no longer worthwhile.
-    pub deadline: Option<Duration>,
-    /// A device it just failed on.
-    pub not_on: Option<Device>,
-    /// Unload every idle model before it is loaded.
-    pub free_idle: bool,
-}
+/// A model that ran out of memory although it was to fit is planned with this much more, doubled each time.
+const LEAST_RAISE_BYTES: u64 = 64 << 20;
 
 impl Shared {
-    pub fn new(config: Config, launcher: Arc<dyn Launcher>, clock: Arc<dyn Clock>) -> Arc<Self> {
+    pub fn new(config: Config, launcher: Arc<dyn Launcher>, environment: Environment) -> Arc<Self> {
+        let Environment { clock, probe } = environment;
+        let own_bytes_at_start = probe.read().own_anon_bytes;
         let cores = config.settings.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         let state = State {
             residents: Residents::new(config.models().len()),
@@ -93,6 +97,8 @@ impl Shared {
             config,
             launcher,
             clock,
+            probe,
+            own_bytes_at_start,
             cores,
             next_request: AtomicU64::new(1),
             bell: Arc::default(),
@@ -121,6 +127,11 @@ impl Shared {
         self.bell.ring();
         self.sweeper.ring();
         result
+    }
+
+    /// The state, for a single transition.
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
     }
 
     /// Looks at state.
@@ -178,18 +189,25 @@ impl Shared {
         self.change(|state, _| self.remember_in(state, index, device, failure, file));
     }
 
-    fn remember_in(&self, state: &mut State, index: usize, device: Option<Device>, failure: &Failure, file: FileId) {
+    pub fn remember_in(&self, state: &mut State, index: usize, device: Option<Device>, failure: &Failure, file: FileId) {
         let memory = policy::remember(failure.kind);
         let now = self.clock.now();
         let resident = &mut state.residents.models[index];
         match (memory, device) {
-            (Memory::Nothing | Memory::RaiseEstimate, _) => resident.verdict.trial_ended(),
+            (Memory::Nothing, _) => {}
+            (Memory::RaiseEstimate, _) => {
+                resident.extra_bytes = resident.extra_bytes.saturating_mul(2).max(LEAST_RAISE_BYTES);
+            }
             (Memory::Cool, Some(device)) if self.config.models()[index].spec.device == DeviceChoice::Auto => {
                 resident.cooled.insert(device, (now + self.config.settings.cooldown_time, failure.clone()));
-                resident.verdict.trial_ended();
             }
             _ => resident.verdict.failed(failure, memory, now, file, &self.config.settings),
         }
+    }
+
+    /// Notes that a trial is over, whatever became of it.
+    pub fn end_trial(&self, index: usize) {
+        self.state().residents.models[index].verdict.trial_ended();
     }
 
     /// Notes that the model answered.
@@ -212,181 +230,6 @@ impl Shared {
                 effects.killed.extend(state.residents.retire(slot.index, slot.generation));
             }
         });
-    }
-
-    /// The devices the model may be placed on now, best first.
-    pub fn devices(&self, index: usize, not_on: Option<Device>) -> Vec<Device> {
-        let all = match self.config.models()[index].spec.device {
-            DeviceChoice::Only(device) => vec![device],
-            DeviceChoice::Auto => self.launcher.devices().into_iter().map(|memory| memory.device).collect(),
-        };
-        let now = self.clock.now();
-        let cooled =
-            |device: &Device| self.look(|state| state.residents.models[index].cooled.get(device).is_some_and(|(until, _)| *until > now));
-        all.into_iter().filter(|device| Some(*device) != not_on && !cooled(device)).collect()
-    }
-
-    /// A slot on the model: waits in line, joins a load, or loads it. `progress` hears of loads and says whether to go on.
-    pub fn acquire(self: &Arc<Self>, want: &Want<'_>, progress: &mut dyn FnMut(Snapshot) -> bool) -> Result<Slot, Failure> {
-        let mut place = None;
-        let result = self.wait_for_slot(want, &mut place, progress);
-        if let (Some(place), Err(_)) = (place, &result) {
-            self.change(|state, _| state.residents.leave_line(want.index, place));
-        }
-        result
-    }
-
-    fn wait_for_slot(
-        self: &Arc<Self>,
-        want: &Want<'_>,
-        place: &mut Option<u64>,
-        progress: &mut dyn FnMut(Snapshot) -> bool,
-    ) -> Result<Slot, Failure> {
-        let index = want.index;
-        let parallel = self.config.models()[index].spec.parallel as usize;
-        let queue = self.config.settings.queue;
-        let started = self.clock.now();
-        let mut joined = None;
-        let mut seen = None;
-        loop {
-            let heard = self.bell.heard();
-            let now = self.clock.now();
-            if want.ticket.is_cancelled() {
-                return Err(client_left(Stage::Load));
-            }
-            if let Some(deadline) = want.deadline.filter(|deadline| *deadline <= now) {
-                let waited = deadline.saturating_sub(started).as_secs_f32();
-                return Err(Failure::new(
-                    FailureKind::Timeout,
-                    Stage::Load,
-                    format!("not ready after {waited:.1} s, its share of the time"),
-                ));
-            }
-            if let Some(failure) = joined.and_then(|generation| self.look(|state| state.residents.load_failure(index, generation))) {
-                return Err(failure);
-            }
-            let claim = {
-                let mut state = lock(&self.state);
-                if state.closed {
-                    return Err(client_left(Stage::Load));
-                }
-                state.residents.claim(index, *place, parallel, queue)
-            };
-            let mut wake = want.deadline;
-            match claim {
-                Claim::Run(slot) => {
-                    self.change(|_, _| ());
-                    return Ok(slot);
-                }
-                Claim::Full => {
-                    let message = format!("{queue} requests wait for this model already");
-                    return Err(Failure::new(FailureKind::QueueFull, Stage::Admission, message));
-                }
-                Claim::Vacant { ticket } => {
-                    *place = Some(ticket);
-                    joined = self.begin_load(want)?;
-                    if joined.is_some() {
-                        continue;
-                    }
-                }
-                Claim::Wait { ticket, load } => {
-                    *place = Some(ticket);
-                    if let Some((generation, load)) = load {
-                        joined = Some(generation);
-                        let snapshot = load.read();
-                        if seen.replace(snapshot) != Some(snapshot) && !progress(snapshot) {
-                            return Err(client_left(Stage::Load));
-                        }
-                        let stalls = self.config.settings.stall_timeout.map(|limit| snapshot.at + limit);
-                        if stalls.is_some_and(|at| at <= now) {
-                            self.give_up_load(index, generation);
-                            continue;
-                        }
-                        wake = [wake, stalls].into_iter().flatten().min();
-                    }
-                }
-            }
-            self.clock.wait(&self.bell, heard, wake);
-        }
-    }
-
-    /// Starts to load the model; `None` if another load must end first.
-    fn begin_load(self: &Arc<Self>, want: &Want<'_>) -> Result<Option<u64>, Failure> {
-        let index = want.index;
-        let spec = &self.config.models()[index].spec;
-        if want.free_idle {
-            self.change(|state, effects| {
-                let others = (0..state.residents.models.len()).filter(|other| *other != index);
-                let idle: Vec<usize> = others.filter(|other| state.residents.is_idle(*other)).collect();
-                effects.dropped.extend(idle.into_iter().filter_map(|other| state.residents.unload(other)));
-            });
-        }
-        let Some(device) = self.devices(index, want.not_on).first().copied() else {
-            return Err(Failure::new(FailureKind::Device, Stage::Admission, "no device is left that it may run on"));
-        };
-        let context = spec.context.unwrap_or(want.info.context_train.min(downshift_worker::ModelSpec::DEFAULT_CONTEXT));
-        let progress = Arc::new(Progress::start(self.clock.now()));
-        let begun = self.change(|state, _| {
-            let busy = |model: &ModelState| matches!(model, ModelState::Loading { placement, .. } if placement.device == device);
-            if state.residents.models.iter().any(|resident| busy(&resident.state)) {
-                return None;
-            }
-            let threads = state.residents.thread_share(self.cores, 1);
-            let placement = Placement { device, context, threads };
-            Some((state.residents.begin_load(index, placement, progress.clone()), placement))
-        });
-        let Some((generation, placement)) = begun else { return Ok(None) };
-        let shared = self.clone();
-        let body = move || {
-            let spec = &shared.config.models()[index].spec;
-            let report = |done, total| {
-                progress.advance(done, total, shared.clock.now());
-                shared.bell.ring();
-            };
-            let result = catch_unwind(AssertUnwindSafe(|| shared.launcher.launch(spec, &placement, &report)))
-                .unwrap_or_else(|panic| Err(Failure::new(FailureKind::Panicked, Stage::Load, panic_message(panic.as_ref()))));
-            shared.end_load(index, generation, placement.device, result);
-        };
-        let thread = std::thread::Builder::new().name(format!("load {}", spec.name)).spawn(body);
-        if let Err(error) = thread {
-            let message = format!("no thread could be started to load it: {error}");
-            self.end_load(index, generation, placement.device, Err(Failure::new(FailureKind::OutOfMemory, Stage::Load, message)));
-        }
-        Ok(Some(generation))
-    }
-
-    fn end_load(&self, index: usize, generation: u64, device: Device, result: Result<Arc<dyn Worker>, Failure>) {
-        let now = self.clock.now();
-        let name = self.config.models()[index].name();
-        let file = FileId::of(&self.config.models()[index].spec);
-        self.change(|state, effects| {
-            if !state.residents.is_loading(index, generation) {
-                effects.killed.extend(result.ok());
-                return;
-            }
-            if let Err(failure) = &result {
-                tracing::warn!(model = name, %device, kind = failure.kind.as_str(), "load failed: {failure}");
-                self.remember_in(state, index, Some(device), failure, file);
-            }
-            state.counters.load(name, result.as_ref().map_or_else(|failure| failure.kind.as_str(), |_| "ok"));
-            effects.killed.extend(state.residents.end_load(index, generation, result, now));
-            if state.closed {
-                effects.dropped.extend(state.residents.unload(index));
-            }
-        });
-    }
-
-    fn give_up_load(&self, index: usize, generation: u64) {
-        let device = self.look(|state| match &state.residents.models[index].state {
-            ModelState::Loading { generation: current, placement, .. } if *current == generation => Some(placement.device),
-            _ => None,
-        });
-        if let Some(device) = device {
-            let limit = self.config.settings.stall_timeout.unwrap_or_default().as_secs_f32();
-            let failure = Failure::new(FailureKind::Stalled, Stage::Load, format!("the load made no progress for {limit} s"));
-            self.end_load(index, generation, device, Err(failure));
-            self.launcher.abort(self.config.models()[index].name());
-        }
     }
 
     /// Unloads models that were idle for their time; returns when to look again.

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use downshift_worker::{Completion, Delta, Failure, FailureKind, Request, Sink, Stage, Worker};
+use downshift_worker::{Delta, Failure, FailureKind, RequestId, Sink, Stage, Worker};
 
 use crate::clock::{Bell, Clock, lock};
 use crate::run_loop::Ticket;
@@ -37,34 +37,50 @@ pub(crate) enum Taken {
     Held,
     Shown,
     Left,
+    /// Nothing more is wanted: the answer ends here.
+    Enough,
+}
+
+/// How an attempt ended that did not fail.
+pub(crate) enum Ended<T> {
+    /// The worker says so.
+    Whole(T),
+    /// [`Taken::Enough`].
+    Cut,
 }
 
 /// What the worker's thread leaves for the caller's.
-struct Mailbox {
+struct Mailbox<T> {
     bell: Arc<Bell>,
-    contents: Mutex<Contents>,
+    contents: Mutex<Contents<T>>,
     room: Condvar,
 }
 
-#[derive(Default)]
-struct Contents {
+struct Contents<T> {
     deltas: VecDeque<(Duration, Delta)>,
-    outcome: Option<Result<Completion, Failure>>,
+    outcome: Option<Result<T, Failure>>,
+    ended: bool,
     closed: bool,
     /// Time the worker spent waiting for a slow reader: not its fault.
     blocked: Duration,
 }
 
 /// What was in the mailbox.
-struct Mail {
+struct Mail<T> {
     deltas: VecDeque<(Duration, Delta)>,
-    outcome: Option<Result<Completion, Failure>>,
+    outcome: Option<Result<T, Failure>>,
     blocked: Duration,
 }
 
-impl Mailbox {
+impl<T> Mailbox<T> {
     fn new(bell: Arc<Bell>) -> Self {
-        Self { bell, contents: Mutex::default(), room: Condvar::new() }
+        let contents = Contents { deltas: VecDeque::new(), outcome: None, ended: false, closed: false, blocked: Duration::ZERO };
+        Self { bell, contents: Mutex::new(contents), room: Condvar::new() }
+    }
+
+    /// True once the worker has let go of the request.
+    fn has_ended(&self) -> bool {
+        lock(&self.contents).ended
     }
 
     fn put(&self, delta: Delta, clock: &dyn Clock) -> ControlFlow<()> {
@@ -84,8 +100,11 @@ impl Mailbox {
         ControlFlow::Continue(())
     }
 
-    fn finish(&self, outcome: Result<Completion, Failure>) {
-        lock(&self.contents).outcome = Some(outcome);
+    fn finish(&self, outcome: Result<T, Failure>) {
+        let mut contents = lock(&self.contents);
+        contents.outcome = Some(outcome);
+        contents.ended = true;
+        drop(contents);
         self.bell.ring();
     }
 
@@ -94,7 +113,7 @@ impl Mailbox {
         self.room.notify_all();
     }
 
-    fn take(&self) -> Mail {
+    fn take(&self) -> Mail<T> {
         let mut contents = lock(&self.contents);
         let mail = Mail { deltas: std::mem::take(&mut contents.deltas), outcome: contents.outcome.take(), blocked: contents.blocked };
         drop(contents);
@@ -112,41 +131,39 @@ pub(crate) struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Runs `request` and passes its deltas to `take` on this thread. `ended` is called on the worker's thread once the worker has
+    /// Runs `call` and passes its deltas to `take` on this thread. `ended` is called on the worker's thread once the worker has
     /// let go of the request, which may be long after this returned.
-    pub fn go(
+    pub fn go<T: Send + 'static>(
         &self,
-        request: Request,
+        id: RequestId,
+        call: impl FnOnce(&dyn Worker, &mut dyn Sink) -> Result<T, Failure> + Send + 'static,
         take: &mut dyn FnMut(Delta) -> Taken,
         ended: impl FnOnce() + Send + 'static,
-    ) -> Result<Completion, Failure> {
+    ) -> Result<Ended<T>, Failure> {
         let Self { worker, limits, clock, ticket } = self;
         let mailbox = Arc::new(Mailbox::new(ticket.bell.clone()));
-        let id = request.id;
         let mut watch = Watch::start(*limits, clock.now(), worker.as_ref());
-        start((*worker).clone(), request, mailbox.clone(), (*clock).clone(), ended)?;
+        start((*worker).clone(), call, mailbox.clone(), (*clock).clone(), ended)?;
+        // However this ends, by a panic of the caller's listener too, the worker must not wait for a reader.
+        let _close = CloseOnDrop { mailbox: &mailbox, worker: worker.as_ref(), id };
         loop {
             let heard = ticket.bell.heard();
             let mail = mailbox.take();
-            let stop = |failure| {
-                mailbox.close();
-                worker.cancel(id);
-                Err(failure)
-            };
             let quiet = mail.deltas.is_empty();
             for (at, delta) in mail.deltas {
                 watch.token_arrived(at, delta.token_ids.len());
                 match take(delta) {
                     Taken::Held => {}
                     Taken::Shown => watch.shown = true,
-                    Taken::Left => return stop(client_left(watch.stage())),
+                    Taken::Left => return Err(client_left(watch.stage())),
+                    Taken::Enough => return Ok(Ended::Cut),
                 }
             }
             if let Some(outcome) = mail.outcome {
-                return outcome;
+                return outcome.map(Ended::Whole);
             }
             if ticket.is_cancelled() {
-                return stop(client_left(watch.stage()));
+                return Err(client_left(watch.stage()));
             }
             // Only an empty mailbox tells how fast the worker is: a full one tells how slow the reader is.
             let now = clock.now();
@@ -156,8 +173,24 @@ impl Run<'_> {
             match checked {
                 Ok(next) if quiet => clock.wait(&ticket.bell, heard, next),
                 Ok(_) => {}
-                Err(failure) => return stop(failure),
+                Err(failure) => return Err(failure),
             }
+        }
+    }
+}
+
+/// Closes the mailbox and, if the worker still runs, tells it to stop.
+struct CloseOnDrop<'a, T> {
+    mailbox: &'a Mailbox<T>,
+    worker: &'a dyn Worker,
+    id: RequestId,
+}
+
+impl<T> Drop for CloseOnDrop<'_, T> {
+    fn drop(&mut self) {
+        self.mailbox.close();
+        if !self.mailbox.has_ended() {
+            self.worker.cancel(self.id);
         }
     }
 }
@@ -166,22 +199,22 @@ pub(crate) fn client_left(stage: Stage) -> Failure {
     Failure::new(FailureKind::Cancelled, stage, "the client has left")
 }
 
-fn start(
+fn start<T: Send + 'static>(
     worker: Arc<dyn Worker>,
-    request: Request,
-    mailbox: Arc<Mailbox>,
+    call: impl FnOnce(&dyn Worker, &mut dyn Sink) -> Result<T, Failure> + Send + 'static,
+    mailbox: Arc<Mailbox<T>>,
     clock: Arc<dyn Clock>,
     ended: impl FnOnce() + Send + 'static,
 ) -> Result<(), Failure> {
-    struct ToMailbox<'a>(&'a Mailbox, &'a dyn Clock);
-    impl Sink for ToMailbox<'_> {
+    struct ToMailbox<'a, T>(&'a Mailbox<T>, &'a dyn Clock);
+    impl<T: Send> Sink for ToMailbox<'_, T> {
         fn send(&mut self, delta: Delta) -> ControlFlow<()> {
             self.0.put(delta, self.1)
         }
     }
     let body = move || {
         let mut sink = ToMailbox(&mailbox, clock.as_ref());
-        let outcome = catch_unwind(AssertUnwindSafe(|| worker.generate(&request, &mut sink)))
+        let outcome = catch_unwind(AssertUnwindSafe(|| call(worker.as_ref(), &mut sink)))
             .unwrap_or_else(|panic| Err(Failure::new(FailureKind::Panicked, Stage::Decode, panic_message(panic.as_ref()))));
         drop(worker);
         ended();
@@ -206,13 +239,15 @@ struct Watch {
     steps: u64,
     arrivals: VecDeque<Duration>,
     tokens: usize,
+    /// Whether tokens arrived since the step counter was read.
+    fresh: bool,
     shown: bool,
 }
 
 impl Watch {
     fn start(limits: Limits, now: Duration, worker: &dyn Worker) -> Self {
         let steps = if limits.stall.is_some() { worker.stats().steps } else { 0 };
-        Self { limits, started: now, progress: now, steps, arrivals: VecDeque::new(), tokens: 0, shown: false }
+        Self { limits, started: now, progress: now, steps, arrivals: VecDeque::new(), tokens: 0, fresh: false, shown: false }
     }
 
     fn stage(&self) -> Stage {
@@ -222,6 +257,7 @@ impl Watch {
     fn token_arrived(&mut self, at: Duration, tokens: usize) {
         self.progress = self.progress.max(at);
         self.tokens += tokens;
+        self.fresh = true;
         for _ in 0..tokens.min(SPEED_WINDOW) {
             if self.arrivals.len() == SPEED_WINDOW {
                 self.arrivals.pop_front();
@@ -276,9 +312,12 @@ impl Watch {
         Duration::try_from_secs_f32(SPEED_WINDOW as f32 / rate).ok().map(|window| *oldest + window)
     }
 
-    /// When the worker will have stalled; its step counter is looked at only when that time has come.
+    /// When the worker will have stalled. Between tokens its step counter is looked at only when that time has come.
     fn stalled(&mut self, now: Duration, blocked: Duration, worker: &dyn Worker) -> Result<Option<Duration>, Failure> {
         let Some(limit) = self.limits.stall else { return Ok(None) };
+        if std::mem::take(&mut self.fresh) {
+            self.steps = worker.stats().steps;
+        }
         if self.progress + blocked + limit > now {
             return Ok(Some(self.progress + blocked + limit));
         }

@@ -7,13 +7,14 @@ use std::time::Duration;
 use downshift_worker::{Failure, FailureKind, Launcher, ModelInfo, Placement, RequestId};
 
 use crate::attempt::{Answer, Refused};
-use crate::clock::{Clock, SystemClock};
+use crate::chain::Options;
 use crate::config::{Config, ConfigError};
 use crate::counters::Counters;
 use crate::file_id::FileId;
+use crate::plan::{Ledger, Need, Plan, plan};
 use crate::residents::State;
-use crate::run_loop::Shared;
-use crate::submit::{Listener, Submission, submit};
+use crate::run_loop::{Environment, Shared};
+use crate::submit::{Listener, Submission, embed, submit};
 use crate::verdict::Verdict;
 
 /// Chooses which model answers. Dropping it ends all requests and stops all workers.
@@ -36,6 +37,19 @@ pub struct ModelStatus {
     pub running: usize,
     /// Requests that wait for it.
     pub waiting: usize,
+}
+
+/// What loading a model would take, and what there is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Forecast {
+    /// What would happen.
+    pub plan: Plan,
+    /// Whether it is loaded already; the plan is then for a second one.
+    pub loaded: bool,
+    /// Bytes by component.
+    pub need: Need,
+    /// The room, where its limits come from, and what is loaded.
+    pub ledger: Ledger,
 }
 
 /// Where a model is in its life.
@@ -63,14 +77,14 @@ pub enum ModelVerdict {
 }
 
 impl Scheduler {
-    /// A scheduler on the machine's own clock.
+    /// A scheduler on this machine.
     pub fn new(config: Config, launcher: Arc<dyn Launcher>) -> Self {
-        Self::with_clock(config, launcher, Arc::new(SystemClock::start()))
+        Self::with_environment(config, launcher, Environment::system())
     }
 
-    /// A scheduler on `clock`, for tests.
-    pub fn with_clock(config: Config, launcher: Arc<dyn Launcher>, clock: Arc<dyn Clock>) -> Self {
-        Self { shared: Shared::new(config, launcher, clock) }
+    /// A scheduler with a clock and a memory of the caller's making, for tests.
+    pub fn with_environment(config: Config, launcher: Arc<dyn Launcher>, environment: Environment) -> Self {
+        Self { shared: Shared::new(config, launcher, environment) }
     }
 
     /// What models.toml says.
@@ -89,6 +103,20 @@ impl Scheduler {
     /// Nobody answered, the client left, or an answer broke off after text was shown; every attempt is in the error.
     pub fn submit(&self, submission: Submission, listener: &mut Listener<'_>) -> Result<Answer, Refused> {
         submit(&self.shared, submission, listener)
+    }
+
+    /// Vectors of `inputs`, in order, by the first embedder of the chain that can. Blocks this thread.
+    ///
+    /// # Errors
+    /// Nobody answered; every attempt is in the error.
+    pub fn embed(
+        &self,
+        id: RequestId,
+        inputs: Vec<String>,
+        models: Vec<String>,
+        options: Options,
+    ) -> Result<Answer<Vec<Vec<f32>>>, Refused> {
+        embed(&self.shared, id, inputs, models, options)
     }
 
     /// Ends a request because its client has left; unknown ids are ignored.
@@ -141,10 +169,27 @@ impl Scheduler {
         self.config().check_kinds(&kinds)
     }
 
+    /// What loading a model would take now, and whether there is room: for `context` positions, or those it is configured with.
+    ///
+    /// # Errors
+    /// As [`Scheduler::inspect`].
+    pub fn plan(&self, name: &str, context: Option<u32>) -> Result<Forecast, Failure> {
+        let info = self.inspect(name)?;
+        let index = self.config().index_of(name).unwrap_or_default();
+        let mut setting = self.shared.setting(index, &info, 0, None);
+        if let Some(context) = context {
+            setting.ask_for(context);
+        }
+        Ok(self.shared.look(|state| {
+            let (need, ledger) = setting.ledger(&self.shared, state);
+            Forecast { plan: plan(&need, &ledger), loaded: state.residents.is_loaded(index), need, ledger }
+        }))
+    }
+
     /// Unloads a model: at once if it is idle, else when its requests have ended. False if there is no such model.
     pub fn unload(&self, name: &str) -> bool {
         let Some(index) = self.config().index_of(name) else { return false };
-        self.shared.change(|state, effects| effects.drop_workers(state.residents.unload(index)));
+        self.shared.change(|state, effects| effects.dropped.extend(state.residents.unload(index)));
         true
     }
 

@@ -1,21 +1,32 @@
 //! The contract between what chooses a model and what runs it: request in, tokens out.
 //!
 //! Owns the plain types that cross the boundary and the two traits, [`Launcher`] and [`Worker`]. A thread in this process
-//! and a child process look the same behind them, and the scheduler is tested with fakes of them.
+//! and a child process look the same behind them, and the scheduler is tested with fakes of them. Owns the child process too:
+//! [`Subprocess`] is the parent's side of the pipe and [`serve`] the child's, whatever launcher runs there.
 //! Does not own models (the engine implements the traits) or decisions (the scheduler consumes them).
 
 mod failure;
+mod fault;
 mod output;
+mod platform;
 mod request;
+mod serve;
 mod spec;
+mod subprocess;
+mod wire;
 
 pub use failure::{Failure, FailureKind, Stage};
+pub use fault::{FaultError, Faults, Faulty};
 pub use output::{Completion, Delta, FinishReason, Timings, TokenLogprob, Usage};
 pub use request::{Input, Message, Prompt, Request, RequestId, Resume, Role, SamplingParams};
-pub use spec::{Device, DeviceChoice, DeviceMemory, Footprint, KvType, ModelInfo, ModelKind, ModelSpec, Placement, Quantize, UnknownDevice};
+pub use serve::serve;
+pub use spec::{
+    Device, DeviceChoice, DeviceMemory, Footprint, KvType, ModelInfo, ModelKind, ModelSpec, Placement, Quantize, UnknownDevice,
+};
+pub use subprocess::Subprocess;
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Receives what one request produces, in order, on the thread that called [`Worker::generate`].
 ///
@@ -108,6 +119,20 @@ pub trait Worker: Send + Sync {
 
     /// What the worker was placed on and how busy it is.
     fn stats(&self) -> Stats;
+
+    /// What the worker's own process has resident now; `None` for a thread, whose memory is the host's.
+    fn resident(&self) -> Option<ResidentMemory> {
+        None
+    }
+}
+
+/// Resident memory of one process, as the kernel counts it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ResidentMemory {
+    /// Memory of its own: KV pool, scratch, tokenizer.
+    pub anon_bytes: u64,
+    /// Mapped files: the weights.
+    pub file_bytes: u64,
 }
 
 /// A snapshot of one worker.
@@ -123,4 +148,15 @@ pub struct Stats {
     pub used_positions: u32,
     /// Steps (forward passes) made so far: the heartbeat.
     pub steps: u64,
+}
+
+/// A lock whose data stays usable after a panic elsewhere: every critical section leaves it whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a panic said.
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("the worker panicked: {}", text.unwrap_or("without a message"))
 }

@@ -1,6 +1,6 @@
 //! What a model produces.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// One piece of an answer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -20,9 +20,21 @@ pub struct TokenLogprob {
     /// The token that was drawn.
     pub token_id: u32,
     /// Natural logarithm of its probability before sampling filters.
+    #[serde(deserialize_with = "logprob")]
     pub logprob: f32,
     /// The most likely tokens and theirs, best first.
+    #[serde(deserialize_with = "logprobs")]
     pub top: Vec<(u32, f32)>,
+}
+
+/// JSON writes the logarithm of zero as `null`.
+fn logprob<'de, D: Deserializer<'de>>(from: D) -> Result<f32, D::Error> {
+    Option::<f32>::deserialize(from).map(|logprob| logprob.unwrap_or(f32::NEG_INFINITY))
+}
+
+fn logprobs<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(u32, f32)>, D::Error> {
+    let top = Vec::<(u32, Option<f32>)>::deserialize(from)?;
+    Ok(top.into_iter().map(|(id, logprob)| (id, logprob.unwrap_or(f32::NEG_INFINITY))).collect())
 }
 
 /// Why an answer ended.

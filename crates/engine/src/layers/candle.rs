@@ -136,9 +136,11 @@ impl Loader for CandleArm {
 
     fn matrix(&self, gguf: &Gguf, name: &str, rows: usize, cols: usize) -> Result<CandleMatrix, Error> {
         let host = HostMatrix::from_gguf(gguf, name, rows, cols)?;
-        let dtype = candle_dtype(host.dtype()).ok_or_else(|| Error::UnsupportedType { name: name.to_owned(), found: host.dtype().name().to_owned() })?;
+        let dtype = candle_dtype(host.dtype())
+            .ok_or_else(|| Error::UnsupportedType { name: name.to_owned(), found: host.dtype().name().to_owned() })?;
         // candle reinterprets the bytes as typed blocks, so they must be aligned for f32.
-        let words: Cow<'_, [u8]> = if host.bytes().as_ptr().addr().is_multiple_of(4) { host.bytes().into() } else { host.bytes().to_vec().into() };
+        let words: Cow<'_, [u8]> =
+            if host.bytes().as_ptr().addr().is_multiple_of(4) { host.bytes().into() } else { host.bytes().to_vec().into() };
         let storage = QStorage::from_data(words, &self.device, dtype)?;
         let device = QMatMul::from_arc(Arc::new(QTensor::new(storage, (rows, cols))?))?;
         Ok(CandleMatrix { host, device })
@@ -207,7 +209,8 @@ impl Arm for CandleArm {
             let q = self.q.narrow(0, segment.rows.start, m)?.reshape((m, config.n_heads, config.head_dim))?;
             let q = q.transpose(0, 1)?.contiguous()?; // (n_heads, m, head_dim)
             let scores = (q.matmul(&k.t()?.contiguous()?)? * f64::from(config.attention_scale))?; // (n_heads, m, len)
-            let masked = (0..m).flat_map(|row| (0..len).map(move |pos| if pos <= segment.first_pos + row { 0.0 } else { f32::NEG_INFINITY }));
+            let masked =
+                (0..m).flat_map(|row| (0..len).map(move |pos| if pos <= segment.first_pos + row { 0.0 } else { f32::NEG_INFINITY }));
             let mask = Tensor::from_vec(masked.collect::<Vec<f32>>(), (1, m, len), &self.device)?;
             let scores = scores.broadcast_add(&mask)?;
             let weights = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
@@ -230,7 +233,13 @@ impl Arm for CandleArm {
         Ok(())
     }
 
-    fn logits(&mut self, norm: &Tensor, head: &CandleMatrix, batch: &Batch, on_logits: &mut dyn FnMut(usize, &mut [f32])) -> Result<(), Error> {
+    fn logits(
+        &mut self,
+        norm: &Tensor,
+        head: &CandleMatrix,
+        batch: &Batch,
+        on_logits: &mut dyn FnMut(usize, &mut [f32]),
+    ) -> Result<(), Error> {
         for (group_idx, group) in batch.outputs().chunks(LOGITS_ROWS).enumerate() {
             let rows = Tensor::from_slice(group, group.len(), &self.device)?;
             let x = self.rms_norm(&self.residual.index_select(&rows, 0)?, norm)?;

@@ -26,10 +26,10 @@ static ARCHITECTURES: &[Architecture] = &[
 /// # Errors
 /// [`Error::UnsupportedArchitecture`], which lists the known ones.
 pub fn find(name: &str) -> Result<&'static Architecture, Error> {
-    ARCHITECTURES.iter().find(|row| row.name == name).ok_or_else(|| Error::UnsupportedArchitecture {
-        found: name.to_owned(),
-        known: known().collect::<Vec<_>>().join(", "),
-    })
+    ARCHITECTURES
+        .iter()
+        .find(|row| row.name == name)
+        .ok_or_else(|| Error::UnsupportedArchitecture { found: name.to_owned(), known: known().collect::<Vec<_>>().join(", ") })
 }
 
 /// Names of all rows.

@@ -53,20 +53,13 @@ impl Whole {
 
 impl Bpe {
     /// Reads the merges. `vocab` has its final types.
-    pub(super) fn read(
-        m: &Metadata,
-        vocab: &Vocab,
-        pre: PreTokenizer,
-        merges_optional: bool,
-    ) -> Result<Self, TokenizerError> {
+    pub(super) fn read(m: &Metadata, vocab: &Vocab, pre: PreTokenizer, merges_optional: bool) -> Result<Self, TokenizerError> {
         let merges = match m.strings(MERGES)? {
             Some(merges) => Merges::read(&merges, vocab)?,
             None if merges_optional => Merges::default(),
             None => return Err(m.missing(MERGES).into()),
         };
-        let byte_symbols = std::array::from_fn(|byte| {
-            merges.symbol(vocab, letter(byte as u8)).unwrap_or(NO_ID)
-        });
+        let byte_symbols = std::array::from_fn(|byte| merges.symbol(vocab, letter(byte as u8)).unwrap_or(NO_ID));
         let fallback = match pre.alphabet {
             Alphabet::Bytes => std::array::from_fn(|byte| vocab.find_text(&[byte as u8])),
             Alphabet::Text | Alphabet::TextEscaped => vocab.byte_tokens(),
@@ -81,8 +74,7 @@ impl Bpe {
 
     /// Appends the tokens of `text`, in which special tokens were already found.
     pub(super) fn encode(&self, vocab: &Vocab, text: &str, out: &mut Vec<u32>) {
-        let mut encoder =
-            Encoder { bpe: self, vocab, scratch: Scratch::default(), symbols: vec![], letters: vec![] };
+        let mut encoder = Encoder { bpe: self, vocab, scratch: Scratch::default(), symbols: vec![], letters: vec![] };
         if self.pre.alphabet == Alphabet::TextEscaped {
             let escaped = text.replace(' ', "\u{2581}");
             self.pre.split(&escaped, &mut |word| encoder.word(word.as_bytes(), out));
@@ -117,9 +109,7 @@ impl Encoder<'_> {
             return;
         }
         self.first_symbols(word);
-        merge(&mut self.symbols, &mut self.scratch, |left, right| {
-            self.bpe.merges.get(left.id, right.id)
-        });
+        merge(&mut self.symbols, &mut self.scratch, |left, right| self.bpe.merges.get(left.id, right.id));
         if let Some(id) = whole {
             self.bpe.whole.set(id, &self.symbols);
         }
@@ -149,11 +139,8 @@ impl Encoder<'_> {
     fn first_symbols(&mut self, word: &[u8]) {
         self.symbols.clear();
         if self.bpe.pre.alphabet == Alphabet::Bytes {
-            let symbols = word.iter().zip(0..).map(|(&byte, start)| Symbol {
-                id: self.bpe.byte_symbols[usize::from(byte)],
-                start,
-                end: start + 1,
-            });
+            let symbols =
+                word.iter().zip(0..).map(|(&byte, start)| Symbol { id: self.bpe.byte_symbols[usize::from(byte)], start, end: start + 1 });
             self.symbols.extend(symbols);
             return;
         }
@@ -203,11 +190,7 @@ const fn byte_letters() -> [([u8; 2], u8); 256] {
         if moved {
             n_moved += 1;
         }
-        letters[byte] = if c < 128 {
-            ([c as u8, 0], 1)
-        } else {
-            ([0xc0 | (c >> 6) as u8, 0x80 | (c & 0x3f) as u8], 2)
-        };
+        letters[byte] = if c < 128 { ([c as u8, 0], 1) } else { ([0xc0 | (c >> 6) as u8, 0x80 | (c & 0x3f) as u8], 2) };
         byte += 1;
     }
     letters

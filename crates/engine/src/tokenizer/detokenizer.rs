@@ -18,15 +18,10 @@ impl<'t> Detokenizer<'t> {
     /// encoding adds a space to the beginning of a text and after special tokens, that space is
     /// taken away again.
     pub fn new(tokenizer: &'t Tokenizer, previous: Option<u32>) -> Self {
-        let ordinary = previous.and_then(|id| tokenizer.kind(id)).is_some_and(|kind| {
-            !matches!(kind, TokenKind::Control | TokenKind::Unknown | TokenKind::UserDefined)
-        });
-        Self {
-            tokenizer,
-            held: Vec::new(),
-            strip_space: tokenizer.strip_space && !ordinary,
-            show_control: false,
-        }
+        let ordinary = previous
+            .and_then(|id| tokenizer.kind(id))
+            .is_some_and(|kind| !matches!(kind, TokenKind::Control | TokenKind::Unknown | TokenKind::UserDefined));
+        Self { tokenizer, held: Vec::new(), strip_space: tokenizer.strip_space && !ordinary, show_control: false }
     }
 
     /// Emits the spellings of control tokens too.

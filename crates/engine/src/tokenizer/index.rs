@@ -67,8 +67,7 @@ impl Index {
         let start = found.len();
         let at_home = queries.iter().map(|query| {
             let slot = self.slots[query.home];
-            (slot.key == query.key && slot.len == query.len && slot.id != EMPTY.id)
-                .then_some(slot.id)
+            (slot.key == query.key && slot.len == query.len && slot.id != EMPTY.id).then_some(slot.id)
         });
         found.extend(at_home);
         for (query, id) in queries.iter().zip(&mut found[start..]) {
@@ -100,9 +99,7 @@ fn packed(piece: &[u8]) -> Option<u64> {
     if let (Some(first), Some(last)) = (piece.first_chunk(), piece.last_chunk())
         && n <= 8
     {
-        return Some(
-            u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last)),
-        );
+        return Some(u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last)));
     }
     match *piece {
         [] => Some(0),
@@ -120,9 +117,7 @@ mod tests {
     #[test]
     fn spellings_of_every_length_are_found_and_no_others() {
         let text = b"the quick brown fox jumps";
-        let pieces: Vec<&[u8]> = (0..text.len())
-            .flat_map(|start| (start..=text.len()).map(move |end| &text[start..end]))
-            .collect();
+        let pieces: Vec<&[u8]> = (0..text.len()).flat_map(|start| (start..=text.len()).map(move |end| &text[start..end])).collect();
         let mut index = Index::for_spellings(pieces.len());
         for (id, piece) in pieces.iter().enumerate() {
             let query = index.query(piece);
@@ -135,7 +130,7 @@ mod tests {
             let last = pieces.iter().rposition(|other| other == piece);
             assert_eq!(found.map(|id| id as usize), last, "{piece:?}");
         }
-        for absent in [&b"x"[..], b"quack", b"the quick brown fox jumped"] {
+        for absent in [&b"z"[..], b"quack", b"the quick brown fox jumped"] {
             assert_eq!(index.find(index.query(absent), |id| pieces[id as usize] == absent), None);
         }
     }

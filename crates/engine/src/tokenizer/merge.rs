@@ -44,11 +44,7 @@ pub(super) struct Scratch {
 
 /// Merges neighbours in `symbols`. `pair` says what two neighbours become, if anything.
 /// O(n log n) in the number of symbols, which is below 2^32.
-pub(super) fn merge(
-    symbols: &mut Vec<Symbol>,
-    scratch: &mut Scratch,
-    pair: impl Fn(Symbol, Symbol) -> Option<Merged>,
-) {
+pub(super) fn merge(symbols: &mut Vec<Symbol>, scratch: &mut Scratch, pair: impl Fn(Symbol, Symbol) -> Option<Merged>) {
     let pair = |left: Symbol, right: Symbol| pair(left, right).unwrap_or(NEVER);
     scratch.merged.clear();
     scratch.merged.extend(symbols.windows(2).map(|two| pair(two[0], two[1])));
@@ -59,11 +55,7 @@ pub(super) fn merge(
     }
 }
 
-fn merge_short(
-    symbols: &mut Vec<Symbol>,
-    merged: &mut Vec<Merged>,
-    pair: impl Fn(Symbol, Symbol) -> Merged,
-) {
+fn merge_short(symbols: &mut Vec<Symbol>, merged: &mut Vec<Merged>, pair: impl Fn(Symbol, Symbol) -> Merged) {
     loop {
         let (mut at, mut best) = (0, NEVER);
         for (i, &candidate) in merged.iter().enumerate() {
@@ -88,11 +80,7 @@ fn merge_short(
 
 /// As `merge_short`, with a heap over a linked list. An entry of the heap is stale when the pair
 /// at its left symbol has another rank by now.
-fn merge_long(
-    symbols: &mut Vec<Symbol>,
-    scratch: &mut Scratch,
-    pair: impl Fn(Symbol, Symbol) -> Merged,
-) {
+fn merge_long(symbols: &mut Vec<Symbol>, scratch: &mut Scratch, pair: impl Fn(Symbol, Symbol) -> Merged) {
     let Scratch { merged, previous, next, queue } = scratch;
     let n = symbols.len() as u32;
     merged.push(NEVER);

@@ -102,14 +102,8 @@ fn resolve(merges: &[&[u8]], vocab: &Vocab) -> Result<Vec<Resolved>, TokenizerEr
         let parts = merges.chunks(per_thread).zip(resolved.chunks_mut(per_thread));
         let mut parts = parts.zip((0..).step_by(per_thread));
         let own = parts.next();
-        let others: Vec<_> = parts
-            .map(|((merges, out), index)| {
-                scope.spawn(move || resolve_part(merges, index, vocab, out))
-            })
-            .collect();
-        let mut result = own.map_or(Ok(()), |((merges, out), index)| {
-            resolve_part(merges, index, vocab, out)
-        });
+        let others: Vec<_> = parts.map(|((merges, out), index)| scope.spawn(move || resolve_part(merges, index, vocab, out))).collect();
+        let mut result = own.map_or(Ok(()), |((merges, out), index)| resolve_part(merges, index, vocab, out));
         for other in others {
             let theirs = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             result = result.and(theirs);
@@ -120,12 +114,7 @@ fn resolve(merges: &[&[u8]], vocab: &Vocab) -> Result<Vec<Resolved>, TokenizerEr
 }
 
 /// Resolves `merges`, the first of which is number `first_index`.
-fn resolve_part(
-    merges: &[&[u8]],
-    first_index: usize,
-    vocab: &Vocab,
-    resolved: &mut [Resolved],
-) -> Result<(), TokenizerError> {
+fn resolve_part(merges: &[&[u8]], first_index: usize, vocab: &Vocab, resolved: &mut [Resolved]) -> Result<(), TokenizerError> {
     let mut queries: Vec<Query> = Vec::with_capacity(2 * BATCH);
     let mut ids = Vec::with_capacity(2 * BATCH);
     let mut joined = Vec::new();
@@ -135,10 +124,7 @@ fn resolve_part(
         queries.clear();
         ids.clear();
         for (i, merge) in batch.iter().enumerate() {
-            let (left, right) = halves(merge).ok_or_else(|| TokenizerError::BrokenMerge {
-                index: index + i,
-                merge: shown(merge),
-            })?;
+            let (left, right) = halves(merge).ok_or_else(|| TokenizerError::BrokenMerge { index: index + i, merge: shown(merge) })?;
             queries.extend([vocab.query(left), vocab.query(right)]);
         }
         vocab.find_all(&queries, &mut ids);
@@ -157,11 +143,7 @@ fn resolve_part(
                 vocab.find(&joined)
             });
             last = made.unwrap_or(last);
-            *resolved = Resolved {
-                left: ids[0].unwrap_or(NO_ID),
-                right: ids[1].unwrap_or(NO_ID),
-                joined: made.unwrap_or(NO_ID),
-            };
+            *resolved = Resolved { left: ids[0].unwrap_or(NO_ID), right: ids[1].unwrap_or(NO_ID), joined: made.unwrap_or(NO_ID) };
         }
     }
     Ok(())

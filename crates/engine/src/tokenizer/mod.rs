@@ -20,6 +20,12 @@ mod trie;
 mod unigram;
 mod vocab;
 mod wordpiece;
+mod words;
+
+#[cfg(test)]
+mod split_tests;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 
@@ -87,17 +93,10 @@ impl Kind {
         match self {
             Self::Bpe | Self::Gemma4 => none,
             Self::Spm => Defaults { bos: Some(1), eos: Some(2), unknown: Some(0), ..none },
-            Self::WordPiece => Defaults {
-                bos: Some(101),
-                unknown: Some(100),
-                separator: Some(102),
-                padding: Some(0),
-                mask: Some(103),
-                ..none
-            },
-            Self::Unigram => {
-                Defaults { eos: Some(1), unknown: Some(2), padding: Some(0), ..none }
+            Self::WordPiece => {
+                Defaults { bos: Some(101), unknown: Some(100), separator: Some(102), padding: Some(0), mask: Some(103), ..none }
             }
+            Self::Unigram => Defaults { eos: Some(1), unknown: Some(2), padding: Some(0), ..none },
         }
     }
 }
@@ -114,8 +113,7 @@ impl Tokenizer {
     pub fn from_metadata(m: &Metadata) -> Result<Self, TokenizerError> {
         let name = m.string(MODEL)?.ok_or_else(|| m.missing(MODEL))?;
         let mut warnings = Vec::new();
-        let kind = Kind::named(name)
-            .ok_or_else(|| TokenizerError::UnknownModel { found: name.to_owned() })?;
+        let kind = Kind::named(name).ok_or_else(|| TokenizerError::UnknownModel { found: name.to_owned() })?;
         let mut vocab = Vocab::read(m, matches!(kind, Kind::Spm | Kind::Unigram))?;
         vocab.check_byte_tokens()?;
         if vocab.n_duplicates() > 0 {
@@ -129,12 +127,8 @@ impl Tokenizer {
         let mut needs_bos = false;
         let model = match kind {
             Kind::Spm => Model::Spm(Box::new(Spm::new(&vocab, roles.unknown))),
-            Kind::WordPiece => {
-                Model::WordPiece(Box::new(WordPiece::read(m, &vocab, roles.unknown)?))
-            }
-            Kind::Unigram => {
-                Model::Unigram(Box::new(Unigram::read(m, &vocab, roles.unknown, add_space)?))
-            }
+            Kind::WordPiece => Model::WordPiece(Box::new(WordPiece::read(m, &vocab, roles.unknown)?)),
+            Kind::Unigram => Model::Unigram(Box::new(Unigram::read(m, &vocab, roles.unknown, add_space)?)),
             Kind::Bpe | Kind::Gemma4 => {
                 let pre = pre_tokenizer(m, kind, &mut warnings)?;
                 (add_bos, needs_bos) = (pre.add_bos, pre.is_gemma4);
@@ -213,14 +207,18 @@ impl Tokenizer {
     /// The bytes of `ids`. The inverse of `encode`: a space that encoding added is taken away.
     pub fn decode(&self, ids: &[u32], skip_control: bool) -> Vec<u8> {
         let mut text = Vec::new();
+        let mut strip_space = self.strip_space;
         for &id in ids {
             if skip_control && self.kind(id) == Some(TokenKind::Control) {
                 continue;
             }
             let Some(bytes) = self.token_bytes(id) else { continue };
-            let added = self.strip_space && text.is_empty();
-            let bytes = &bytes[..];
-            text.extend_from_slice(if added { bytes.strip_prefix(b" ").unwrap_or(bytes) } else { bytes });
+            let mut bytes = &bytes[..];
+            if strip_space && !bytes.is_empty() {
+                strip_space = false;
+                bytes = bytes.strip_prefix(b" ").unwrap_or(bytes);
+            }
+            text.extend_from_slice(bytes);
         }
         text
     }
@@ -329,17 +327,11 @@ impl Tokenizer {
     }
 }
 
-fn pre_tokenizer(
-    m: &Metadata,
-    kind: Kind,
-    warnings: &mut Vec<String>,
-) -> Result<PreTokenizer, TokenizerError> {
+fn pre_tokenizer(m: &Metadata, kind: Kind, warnings: &mut Vec<String>) -> Result<PreTokenizer, TokenizerError> {
     let name = match m.string(PRE)? {
         _ if kind == Kind::Gemma4 => "gemma4",
         None | Some("") => {
-            warnings.push(format!(
-                "{PRE} is missing, so that text is split by the default rules; answers may be worse"
-            ));
+            warnings.push(format!("{PRE} is missing, so that text is split by the default rules; answers may be worse"));
             "default"
         }
         Some(name) => name,

@@ -1,10 +1,9 @@
 //! Which split rules belong to which name of `tokenizer.ggml.pre`, and what else follows from
 //! the name. The rules themselves are in `rules`.
 
-use super::classes::{
-    Classes, LETTER, MARK, NUMBER, PUNCTUATION, Peek, SPACE, SYMBOL, Text,
-};
-use super::rules::{Blanks, Contraction, Lead, Rule, Symbols, Tail, Word, Words};
+use super::classes::{Classes, LETTER, MARK, NUMBER, PUNCTUATION, Peek, SPACE, SYMBOL, Text};
+use super::rules::{Lead, Rule};
+use super::words::{Blanks, Contraction, Symbols, Tail, Word, Words};
 
 /// How the text for a BPE vocabulary is prepared.
 #[derive(Clone, Copy)]
@@ -37,25 +36,26 @@ impl PreTokenizer {
         let (rules, ignore_merges) = match name {
             "default" => (DEFAULT, false),
             "minicpm5" => (MINICPM5, true),
-            "llama3" | "llama-v3" | "llama-bpe" | "falcon3" | "falcon-h1" | "pixtral"
-            | "midm-2.0" | "lfm2" | "jina-v5-nano" => (LLAMA3, true),
+            "llama3" | "llama-v3" | "llama-bpe" | "falcon3" | "falcon-h1" | "pixtral" | "midm-2.0" | "lfm2" | "jina-v5-nano" => {
+                (LLAMA3, true)
+            }
             "deepseek-llm" => (DEEPSEEK_LLM, false),
             "deepseek-coder" => (DEEPSEEK_CODER, false),
             "deepseek-v3" | "hunyuan-dense" | "hy_v4" | "joyai-llm" => (DEEPSEEK_V3, false),
             "spark2_5" => (SPARK, false),
             "youtu" => (YOUTU, true),
             "falcon" => (FALCON, false),
-            "starcoder" | "refact" | "command-r" | "smollm" | "codeshell" | "exaone"
-            | "minerva-7b" | "mellum2" => (STARCODER, false),
-            "gpt-2" | "phi-2" | "jina-es" | "jina-de" | "gigachat" | "jina-v2-es"
-            | "jina-v2-de" | "a.x-4.0" | "mellum" | "modern-bert" | "jina-v1-en"
-            | "jina-v2-code" | "roberta-bpe" | "mpt" | "olmo" | "jais" | "exaone4"
-            | "trillion" | "granite-docling" => (GPT2, false),
+            "starcoder" | "refact" | "command-r" | "smollm" | "codeshell" | "exaone" | "minerva-7b" | "mellum2" => (STARCODER, false),
+            "gpt-2" | "phi-2" | "jina-es" | "jina-de" | "gigachat" | "jina-v2-es" | "jina-v2-de" | "a.x-4.0" | "mellum" | "modern-bert"
+            | "jina-v1-en" | "jina-v2-code" | "roberta-bpe" | "mpt" | "olmo" | "jais" | "exaone4" | "trillion" | "granite-docling" => {
+                (GPT2, false)
+            }
             "jais-2" => (JAIS2, false),
             "gemma4" | "granite-embed-multi-311m" | "sarvam-moe" => (LINES, false),
             "whitespace" => (WHITE_SPACE, false),
-            "qwen2" | "deepseek-r1-qwen" | "kormo" | "f2llmv2" | "megrez" | "stablelm2"
-            | "hunyuan" | "solar-open" | "grok-2" => (QWEN2, false),
+            "qwen2" | "deepseek-r1-qwen" | "kormo" | "f2llmv2" | "megrez" | "stablelm2" | "hunyuan" | "solar-open" | "grok-2" => {
+                (QWEN2, false)
+            }
             "qwen35" => (QWEN35, false),
             "dbrx" | "smaug-bpe" | "chatglm-bpe" => (LLAMA3, false),
             "glm4" | "glm5" => (LLAMA3, true),
@@ -76,8 +76,7 @@ impl PreTokenizer {
             "laguna" => (LAGUNA, false),
             _ => return None,
         };
-        let add_bos = matches!(name, "tekken" | "chameleon")
-            || (ignore_merges && std::ptr::eq(rules, LLAMA3) && !name.starts_with("glm"));
+        let add_bos = matches!(name, "tekken" | "chameleon") || (ignore_merges && std::ptr::eq(rules, LLAMA3) && !name.starts_with("glm"));
         let alphabet = match name {
             "gemma4" | "granite-embed-multi-311m" | "sarvam-moe" => Alphabet::TextEscaped,
             "whitespace" => Alphabet::Text,
@@ -117,24 +116,13 @@ const QWEN2_WORDS: Words = Words {
 };
 
 /// As DeepSeek V3's last expression.
-const MARKED_WORDS: Words = Words {
-    contraction: Contraction::No,
-    word: Word::Marked,
-    digits: 0,
-    symbols: Symbols::Only(PUNCTUATION | SYMBOL),
-    ..QWEN2_WORDS
-};
+const MARKED_WORDS: Words =
+    Words { contraction: Contraction::No, word: Word::Marked, digits: 0, symbols: Symbols::Only(PUNCTUATION | SYMBOL), ..QWEN2_WORDS };
 
 /// As GPT-4o's expression, but with single digits and no contractions.
-const TEKKEN_WORDS: Words = Words {
-    contraction: Contraction::No,
-    word: Word::Cased(LETTER),
-    tail: Tail::LinesSlashes,
-    ..QWEN2_WORDS
-};
+const TEKKEN_WORDS: Words = Words { contraction: Contraction::No, word: Word::Cased(LETTER), tail: Tail::LinesSlashes, ..QWEN2_WORDS };
 
-const GPT4O_WORDS: Words =
-    Words { contraction: Contraction::Suffix, digits: 3, ..TEKKEN_WORDS };
+const GPT4O_WORDS: Words = Words { contraction: Contraction::Suffix, digits: 3, ..TEKKEN_WORDS };
 
 /// `class{least,most}`
 const fn run(class: fn(Peek) -> bool, least: usize, most: usize) -> Rule {
@@ -158,38 +146,22 @@ const GPT2: &[Rule] = &[Rule::Gpt2];
 const STARCODER: &[Rule] = &[EACH_NUMBER, Rule::Gpt2];
 const LLAMA3: &[Rule] = &[Rule::Words(Words { digits: 3, ..QWEN2_WORDS })];
 const QWEN2: &[Rule] = &[Rule::Words(QWEN2_WORDS)];
-const QWEN35: &[Rule] = &[Rule::Words(Words {
-    word: Word::Letters(LETTER | MARK),
-    symbols: Symbols::Not(SPACE | LETTER | NUMBER | MARK),
-    ..QWEN2_WORDS
-})];
-const UFAKZEKA: &[Rule] =
-    &[Rule::Words(Words { contraction: Contraction::No, ..QWEN2_WORDS })];
+const QWEN35: &[Rule] =
+    &[Rule::Words(Words { word: Word::Letters(LETTER | MARK), symbols: Symbols::Not(SPACE | LETTER | NUMBER | MARK), ..QWEN2_WORDS })];
+const UFAKZEKA: &[Rule] = &[Rule::Words(Words { contraction: Contraction::No, ..QWEN2_WORDS })];
 const SEED_CODER: &[Rule] = &[Rule::Words(Words { tail: Tail::No, ..QWEN2_WORDS })];
-const JAIS2: &[Rule] =
-    &[Rule::Words(Words { digits: 3, blanks: Blanks::PowersOfTwo, ..QWEN2_WORDS })];
-const MINICPM5: &[Rule] =
-    &[THREE_NUMBERS, Rule::Words(Words { digits: usize::MAX, ..QWEN2_WORDS })];
-const EXAONE_MOE: &[Rule] =
-    &[Rule::Words(Words { word: Word::Spaced, tail: Tail::OneLineSlash, ..QWEN2_WORDS })];
-const KIMI_K2: &[Rule] = &[Rule::Words(Words {
-    contraction: Contraction::Suffix,
-    word: Word::NotHan,
-    digits: 3,
-    ..QWEN2_WORDS
-})];
+const JAIS2: &[Rule] = &[Rule::Words(Words { digits: 3, blanks: Blanks::PowersOfTwo, ..QWEN2_WORDS })];
+const MINICPM5: &[Rule] = &[THREE_NUMBERS, Rule::Words(Words { digits: usize::MAX, ..QWEN2_WORDS })];
+const EXAONE_MOE: &[Rule] = &[Rule::Words(Words { word: Word::Spaced, tail: Tail::OneLineSlash, ..QWEN2_WORDS })];
+const KIMI_K2: &[Rule] = &[Rule::Words(Words { contraction: Contraction::Suffix, word: Word::NotHan, digits: 3, ..QWEN2_WORDS })];
 const LAGUNA: &[Rule] = &[runs(is_newline), Rule::Words(QWEN2_WORDS)];
 const LINES: &[Rule] = &[runs(is_newline)];
 const WHITE_SPACE: &[Rule] = &[runs(is_not_space)];
 
 const TEKKEN: &[Rule] = &[Rule::Words(TEKKEN_WORDS)];
 const GPT4O: &[Rule] = &[Rule::Words(GPT4O_WORDS)];
-const GRANITE_EMBEDDING: &[Rule] =
-    &[Rule::Words(Words { word: Word::Cased(LETTER | MARK), ..GPT4O_WORDS })];
-const TINY_AYA: &[Rule] = &[
-    Rule::GroupedDigits,
-    Rule::Words(Words { word: Word::Letters(LETTER | MARK), ..GPT4O_WORDS }),
-];
+const GRANITE_EMBEDDING: &[Rule] = &[Rule::Words(Words { word: Word::Cased(LETTER | MARK), ..GPT4O_WORDS })];
+const TINY_AYA: &[Rule] = &[Rule::GroupedDigits, Rule::Words(Words { word: Word::Letters(LETTER | MARK), ..GPT4O_WORDS })];
 const YOUTU: &[Rule] = &[
     runs(is_hangul),
     runs(is_cjk_punctuation),
@@ -199,12 +171,8 @@ const YOUTU: &[Rule] = &[
 ];
 
 const DEEPSEEK_V3: &[Rule] = &[THREE_NUMBERS, runs(is_han_or_kana), Rule::Words(MARKED_WORDS)];
-const SPARK: &[Rule] = &[
-    THREE_NUMBERS,
-    runs(is_han_or_kana),
-    Rule::Words(Words { tail: Tail::No, blanks: Blanks::LineByLine, ..MARKED_WORDS }),
-    EACH_NUMBER,
-];
+const SPARK: &[Rule] =
+    &[THREE_NUMBERS, runs(is_han_or_kana), Rule::Words(Words { tail: Tail::No, blanks: Blanks::LineByLine, ..MARKED_WORDS }), EACH_NUMBER];
 const AFMOE: &[Rule] = &[Rule::GroupedDigits, runs(is_asian), Rule::Words(MARKED_WORDS)];
 const DEEPSEEK_CODER: &[Rule] = &[
     run(is_line_end, 1, 1),
@@ -222,17 +190,9 @@ const DEEPSEEK_LLM: &[Rule] = &[
     runs(is_number),
 ];
 
-const FALCON: &[Rule] = &[
-    runs(|at| at.is(PUNCTUATION) || "$+<=>^~|`".contains(at.c)),
-    Rule::Gpt2,
-    run(is_ascii_digit, 3, 3),
-];
-const DEFAULT: &[Rule] = &[
-    runs(|at| at.is(PUNCTUATION) || "$+<=>^~|".contains(at.c)),
-    Rule::Gpt2,
-    runs(is_number),
-    run(is_ascii_digit, 3, 3),
-];
+const FALCON: &[Rule] = &[runs(|at| at.is(PUNCTUATION) || "$+<=>^~|`".contains(at.c)), Rule::Gpt2, run(is_ascii_digit, 3, 3)];
+const DEFAULT: &[Rule] =
+    &[runs(|at| at.is(PUNCTUATION) || "$+<=>^~|".contains(at.c)), Rule::Gpt2, runs(is_number), run(is_ascii_digit, 3, 3)];
 const PORO: &[Rule] = &[led_runs(Lead::Blank, is_poro_word)];
 const VIKING: &[Rule] = &[led_runs(Lead::Blank, is_poro_word), EACH_NUMBER];
 const SUPERBPE: &[Rule] = &[runs(is_number), Rule::CutDigits];
@@ -314,9 +274,7 @@ fn is_deepseek_punctuation(at: Peek) -> bool {
 
 /// `[^(\s|.,!?…。，、।۔،)]`
 fn is_poro_word(at: Peek) -> bool {
-    !at.is(SPACE)
-        && !matches!(at.c,
-            '(' | '|' | '.' | ',' | '!' | '?' | '…' | '。' | '，' | '、' | '।' | '۔' | '،' | ')')
+    !at.is(SPACE) && !matches!(at.c, '(' | '|' | '.' | ',' | '!' | '?' | '…' | '。' | '，' | '、' | '।' | '۔' | '،' | ')')
 }
 
 /// The letters with case that DeepSeek LLM's expression lists, by code point ranges.

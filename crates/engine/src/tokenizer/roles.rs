@@ -72,50 +72,21 @@ const END_OF_GENERATION: &[&str] = &[
     "[e~[",
 ];
 
-const FIM_PREFIX: &[&str] = &[
-    "<|fim_prefix|>",
-    "<fim-prefix>",
-    "<fim_prefix>",
-    "<｜fim▁begin｜>",
-    "<PRE>",
-    "▁<PRE>",
-    "<|code_prefix|>",
-    "<|prefix|>",
-];
-const FIM_SUFFIX: &[&str] = &[
-    "<|fim_suffix|>",
-    "<fim-suffix>",
-    "<fim_suffix>",
-    "<｜fim▁hole｜>",
-    "<SUF>",
-    "▁<SUF>",
-    "<|code_suffix|>",
-    "<|suffix|>",
-];
-const FIM_MIDDLE: &[&str] = &[
-    "<|fim_middle|>",
-    "<fim-middle>",
-    "<fim_middle>",
-    "<｜fim▁end｜>",
-    "<MID>",
-    "▁<MID>",
-    "<|code_middle|>",
-    "<|middle|>",
-];
+const FIM_PREFIX: &[&str] =
+    &["<|fim_prefix|>", "<fim-prefix>", "<fim_prefix>", "<｜fim▁begin｜>", "<PRE>", "▁<PRE>", "<|code_prefix|>", "<|prefix|>"];
+const FIM_SUFFIX: &[&str] =
+    &["<|fim_suffix|>", "<fim-suffix>", "<fim_suffix>", "<｜fim▁hole｜>", "<SUF>", "▁<SUF>", "<|code_suffix|>", "<|suffix|>"];
+const FIM_MIDDLE: &[&str] =
+    &["<|fim_middle|>", "<fim-middle>", "<fim_middle>", "<｜fim▁end｜>", "<MID>", "▁<MID>", "<|code_middle|>", "<|middle|>"];
 const FIM_PADDING: &[&str] = &["<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"];
-const FIM_REPOSITORY: &[&str] =
-    &["<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"];
+const FIM_REPOSITORY: &[&str] = &["<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"];
 const FIM_FILE: &[&str] = &["<|file_sep|>"];
 
 const CHANNEL_MARKERS: &[&str] = &["<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"];
 
 impl Roles {
     /// Reads the roles and sets the type of tokens that have one to CONTROL.
-    pub(super) fn read(
-        m: &Metadata,
-        vocab: &mut Vocab,
-        defaults: Defaults,
-    ) -> Result<Self, TokenizerError> {
+    pub(super) fn read(m: &Metadata, vocab: &mut Vocab, defaults: Defaults) -> Result<Self, TokenizerError> {
         let id = |key: &'static str| special_id(m, key, vocab.len());
         let known = |id: Option<u32>| id.filter(|&id| (id as usize) < vocab.len());
         let first = id("tokenizer.ggml.bos_token_id")?.or(id("tokenizer.ggml.cls_token_id")?);
@@ -206,11 +177,7 @@ fn control(vocab: &mut Vocab, spellings: &[&str]) -> Option<u32> {
 }
 
 /// The token of `key`. A key of -1, as 32 or 64 bits, stands for none.
-fn special_id(
-    m: &Metadata,
-    key: &'static str,
-    n_tokens: usize,
-) -> Result<Option<u32>, TokenizerError> {
+fn special_id(m: &Metadata, key: &'static str, n_tokens: usize) -> Result<Option<u32>, TokenizerError> {
     match m.uint(key)? {
         None | Some(0xffff_ffff | u64::MAX) => Ok(None),
         Some(found) => match u32::try_from(found) {

@@ -189,9 +189,7 @@ impl Strips {
         let name = m.string("general.name").ok().flatten().unwrap_or_default();
         let name = name.to_ascii_lowercase();
         let contains = |text: &str, names: &[&str]| names.iter().any(|name| text.contains(name));
-        Ok(if contains(pre, &["jina-v2-de", "jina-v2-es", "jina-v2-code"])
-            || contains(arch, &["nomic-bert-moe", "jina-bert-v3"])
-        {
+        Ok(if contains(pre, &["jina-v2-de", "jina-v2-es", "jina-v2-code"]) || contains(arch, &["nomic-bert-moe", "jina-bert-v3"]) {
             Self::Mask(b"<mask>")
         } else if contains(&name, &["phi-3", "phi3"]) {
             Self::Phi3
@@ -207,7 +205,6 @@ impl Strips {
     }
 
     fn right(&self, piece: &[u8]) -> bool {
-        matches!(self, Self::Phi3)
-            && !matches!(piece, b"<unk>" | b"<s>" | b"<|endoftext|>")
+        matches!(self, Self::Phi3) && !matches!(piece, b"<unk>" | b"<s>" | b"<|endoftext|>")
     }
 }

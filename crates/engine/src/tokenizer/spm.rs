@@ -35,13 +35,7 @@ impl Spm {
     }
 
     /// Appends the tokens of `text`, after a space where `space_first`.
-    pub(super) fn encode(
-        &self,
-        vocab: &Vocab,
-        text: &str,
-        space_first: bool,
-        out: &mut Vec<u32>,
-    ) {
+    pub(super) fn encode(&self, vocab: &Vocab, text: &str, space_first: bool, out: &mut Vec<u32>) {
         let mut escaped = String::with_capacity(text.len() + text.len() / 2 + 3);
         if space_first {
             escaped.push_str(ESCAPED_SPACE);

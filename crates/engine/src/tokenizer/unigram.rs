@@ -32,12 +32,7 @@ struct Best {
 }
 
 impl Unigram {
-    pub(super) fn read(
-        m: &Metadata,
-        vocab: &Vocab,
-        unknown: Option<u32>,
-        space_first: bool,
-    ) -> Result<Self, TokenizerError> {
+    pub(super) fn read(m: &Metadata, vocab: &Vocab, unknown: Option<u32>, space_first: bool) -> Result<Self, TokenizerError> {
         let ids = 0..vocab.len() as u32;
         let made_of_text = |&id: &u32| {
             let apart = matches!(vocab.kind(id), TokenKind::Byte | TokenKind::Undefined);
@@ -116,8 +111,7 @@ impl Unigram {
             let replaced = self.charsmap.as_ref().and_then(|map| map.replace(rest.as_bytes()));
             // A rule that ends within a character matches nothing in valid text.
             let replaced = replaced.filter(|(_, len)| rest.is_char_boundary(*len));
-            let (bytes, len) =
-                replaced.unwrap_or((&rest.as_bytes()[..c.len_utf8()], c.len_utf8()));
+            let (bytes, len) = replaced.unwrap_or((&rest.as_bytes()[..c.len_utf8()], c.len_utf8()));
             for &byte in bytes {
                 if byte == b' ' {
                     in_word = false;

@@ -64,11 +64,7 @@ impl Vocab {
         let n_tokens = tokens.len();
         let expect = |key, found| {
             let same = found == n_tokens;
-            same.then_some(()).ok_or(TokenizerError::LengthsDiffer {
-                key,
-                found,
-                expected: n_tokens,
-            })
+            same.then_some(()).ok_or(TokenizerError::LengthsDiffer { key, found, expected: n_tokens })
         };
         let kinds = match m.ints(TYPES)? {
             None => vec![TokenKind::Normal; n_tokens],

@@ -23,11 +23,7 @@ pub(super) struct WordPiece {
 }
 
 impl WordPiece {
-    pub(super) fn read(
-        m: &Metadata,
-        vocab: &Vocab,
-        unknown: Option<u32>,
-    ) -> Result<Self, TokenizerError> {
+    pub(super) fn read(m: &Metadata, vocab: &Vocab, unknown: Option<u32>) -> Result<Self, TokenizerError> {
         let plain = (0..vocab.len() as u32).filter(|&id| vocab.is_plain(id));
         let pieces = Trie::new(plain.map(|id| (id, vocab.piece(id))));
         let lowercase = m.boolean(LOWERCASE)?.unwrap_or(true);
@@ -55,9 +51,7 @@ impl WordPiece {
                 continue;
             }
             let lower = if self.lowercase { c.to_lowercase().next().unwrap_or(c) } else { c };
-            let alone = class & PUNCTUATION != 0
-                || (c.is_ascii() && class & SYMBOL != 0)
-                || is_ideograph(c);
+            let alone = class & PUNCTUATION != 0 || (c.is_ascii() && class & SYMBOL != 0) || is_ideograph(c);
             if alone {
                 self.word(&mut word, out);
                 word.push(lower);

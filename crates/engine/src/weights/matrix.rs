@@ -35,8 +35,11 @@ impl HostMatrix {
             found: info.layout().map_or_else(|| format!("number {}", info.ggml_type), |layout| layout.name.to_owned()),
         })?;
         let bytes = gguf.tensor_bytes(info)?;
-        Matrix::new(dtype, rows, cols, &bytes)
-            .map_err(|error| Error::Tensor { name: name.to_owned(), found: error.to_string(), expected: expected() })?;
+        Matrix::new(dtype, rows, cols, &bytes).map_err(|error| Error::Tensor {
+            name: name.to_owned(),
+            found: error.to_string(),
+            expected: expected(),
+        })?;
         Ok(Self { dtype, rows, cols, bytes })
     }
 

@@ -121,7 +121,7 @@ impl Batch<'_> {
                 (stats[0], stats[1])
             };
             let max = (0..plan.n_splits).map(|split| stats(split).0).fold(f32::NEG_INFINITY, f32::max);
-            let share_of = |split| if stats(split).1 == 0.0 { 0.0 } else { (stats(split).0 - max).exp() };
+            let share_of = |split| if stats(split).1 == 0.0 { 0.0 } else { (stats(split).0 - max).exp2() };
             let sum = (0..plan.n_splits).map(|split| share_of(split) * stats(split).1).sum();
             let factor = self.final_factor(head, max, sum);
             // SAFETY: rows of different (sequence, head) differ, and each is passed once.
@@ -138,14 +138,15 @@ impl Batch<'_> {
         }
     }
 
-    /// What an accumulator of weights relative to `max` that add up to `sum` is multiplied by in the end.
+    /// What an accumulator of weights relative to 2^`max` that add up to `sum` is multiplied by in the end.
     fn final_factor(&self, head: usize, max: f32, sum: f32) -> f32 {
         let (factor, sum) = match self.params.sinks {
             None => (1.0, sum),
             Some(sinks) => {
-                let top = max.max(sinks[head]);
-                let factor = (max - top).exp();
-                (factor, sum * factor + (sinks[head] - top).exp())
+                let sink = sinks[head] * std::f32::consts::LOG2_E;
+                let top = max.max(sink);
+                let factor = (max - top).exp2();
+                (factor, sum * factor + (sink - top).exp2())
             }
         };
         if sum == 0.0 { 0.0 } else { factor / sum }
@@ -198,7 +199,7 @@ impl Part<'_> {
     }
 
     fn map(&self) -> ScoreMap {
-        ScoreMap { scale: self.batch.params.scale, softcap: self.batch.params.softcap }
+        ScoreMap::new(self.batch.params.scale, self.batch.params.softcap)
     }
 
     /// Writes the result of a row: final, or partial if the keys were split.

@@ -3,20 +3,48 @@
 
 #![allow(unsafe_code)]
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod compiled;
+#[cfg(target_arch = "x86_64")]
+mod few;
+#[cfg(target_arch = "x86_64")]
+mod lanes;
 pub(crate) mod scalar;
 pub(crate) mod scalar_attention;
+#[cfg(target_arch = "x86_64")]
+mod simd;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 use crate::activation::Activation;
+use crate::isa::{Isa, Tier};
 use crate::kv::KvType;
 
 /// Rows of a tile of queries lie in strips of this many, one strip after the other.
 pub(crate) const STRIP: usize = 16;
 
-/// What a score goes through before the softmax.
+/// What a product of query and key goes through before the softmax. Scores are in bits, that is powers of 2.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct ScoreMap {
-    pub scale: f32,
-    pub softcap: Option<f32>,
+pub(crate) enum ScoreMap {
+    /// `x * scale`
+    Scaled { scale: f32 },
+    /// `cap * tanh(x * inner)`
+    Capped { inner: f32, cap: f32 },
+}
+
+impl ScoreMap {
+    /// For `scale` and `softcap` of a natural exponential.
+    pub(crate) fn new(scale: f32, softcap: Option<f32>) -> Self {
+        let bits = std::f32::consts::LOG2_E;
+        match softcap {
+            None => Self::Scaled { scale: scale * bits },
+            Some(cap) => Self::Capped { inner: scale / cap, cap: cap * bits },
+        }
+    }
 }
 
 /// Kernels of one instruction set. Each is safe to call on a machine that has it; slices must have the lengths
@@ -50,8 +78,8 @@ pub(crate) struct OpsTable {
     /// `scores[r][j] = q[r] · k[j]`: `q` (rows, dim), `k` n_keys stored rows, `scores` (rows, 64). `next` is memory
     /// worth fetching meanwhile.
     pub score_rows: unsafe fn(kind: KvType, dim: usize, q: &[f32], k: &[u8], scores: &mut [f32], next: &[u8]),
-    /// Maps `scores`, moves the running maximum and sum and turns scores into weights; returns the factor for what
-    /// was accumulated so far.
+    /// Maps `scores` (at most 64), moves the running maximum (of the mapped) and sum, and turns scores into weights
+    /// 2^(score - maximum); returns the factor for what was accumulated so far.
     pub online_softmax: unsafe fn(map: ScoreMap, scores: &mut [f32], max: &mut f32, sum: &mut f32) -> f32,
     /// `acc[r] = acc[r] * factor[r] + sum over j of weights[r][j] * v[j]`: `weights` (rows, 64), `v` n_keys stored rows
     /// of which weights[r][first..first + n_keys] are the weights, `acc` (rows, dim).
@@ -92,14 +120,32 @@ pub struct Ops {
 }
 
 impl Ops {
-    /// The best this machine has.
-    pub fn detect() -> Self {
-        Self { table: &scalar::TABLE }
+    /// Those of `isa`, which the machine has.
+    pub(crate) fn of(isa: Isa) -> Self {
+        let table = match isa.0 {
+            Tier::Scalar => &scalar::TABLE,
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx2 => &avx2::TABLE,
+            #[cfg(target_arch = "x86_64")]
+            Tier::Avx512Vnni | Tier::Amx => &avx512::TABLE,
+        };
+        Self { table }
     }
 
     /// All this machine has, the slowest first.
     pub fn available() -> Vec<Self> {
-        vec![Self { table: &scalar::TABLE }]
+        let mut tables = vec![&scalar::TABLE];
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::is_x86_feature_detected as has;
+            if has!("avx2") && has!("fma") && has!("f16c") {
+                tables.push(&avx2::TABLE);
+                if has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") {
+                    tables.push(&avx512::TABLE);
+                }
+            }
+        }
+        tables.into_iter().map(|table| Self { table }).collect()
     }
 
     /// Name of the instruction set.

@@ -56,7 +56,7 @@ fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]
     }
 }
 
-fn rope_norm(x: &mut [f32], cos: &[f32], sin: &[f32]) {
+pub(super) fn rope_norm(x: &mut [f32], cos: &[f32], sin: &[f32]) {
     for ((pair, &c), &s) in x.chunks_exact_mut(2).zip(cos).zip(sin) {
         let (a, b) = (pair[0], pair[1]);
         pair[0] = a * c - b * s;
@@ -151,7 +151,7 @@ fn narrow(kind: KvType, row: &[f32], out: &mut [u8]) {
                 let part = &row[i * 32..row.len().min(i * 32 + 32)];
                 let largest = part.iter().fold(0f32, |m, v| m.max(v.abs()));
                 let d = largest / 127.0;
-                let inverse = if d > 0.0 { 1.0 / d } else { 0.0 };
+                let inverse = if d >= f32::MIN_POSITIVE { 1.0 / d } else { 0.0 };
                 block[..2].copy_from_slice(&f16::from_f32(d).to_le_bytes());
                 for (q, v) in block[2..].iter_mut().zip(part.iter().copied().chain(std::iter::repeat(0.0))) {
                     *q = (v * inverse).round_ties_even() as i8 as u8;
@@ -161,7 +161,7 @@ fn narrow(kind: KvType, row: &[f32], out: &mut [u8]) {
     }
 }
 
-fn widen(kind: KvType, rows: &[u8], out: &mut [f32]) {
+pub(super) fn widen(kind: KvType, rows: &[u8], out: &mut [f32]) {
     match kind {
         KvType::F16 => {
             for (out, bytes) in out.iter_mut().zip(rows.chunks_exact(2)) {

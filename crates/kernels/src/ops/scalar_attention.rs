@@ -14,12 +14,10 @@ fn element(kind: KvType, row: &[u8], i: usize) -> f32 {
     }
 }
 
-impl ScoreMap {
-    fn apply(self, score: f32) -> f32 {
-        match self.softcap {
-            None => score * self.scale,
-            Some(cap) => (score * self.scale / cap).tanh() * cap,
-        }
+fn map_score(map: ScoreMap, score: f32) -> f32 {
+    match map {
+        ScoreMap::Scaled { scale } => score * scale,
+        ScoreMap::Capped { inner, cap } => (score * inner).tanh() * cap,
     }
 }
 
@@ -34,15 +32,15 @@ pub(crate) fn score_rows(kind: KvType, dim: usize, q: &[f32], k: &[u8], scores: 
 pub(crate) fn online_softmax(map: ScoreMap, scores: &mut [f32], max: &mut f32, sum: &mut f32) -> f32 {
     let mut new_max = *max;
     for score in scores.iter_mut() {
-        *score = map.apply(*score);
+        *score = map_score(map, *score);
         new_max = new_max.max(*score);
     }
-    // Nothing seen yet: any finite reference does, and exp(-inf - it) is 0.
+    // Nothing seen yet: any finite reference does, and 2^(-infinity - it) is 0.
     let reference = if new_max == f32::NEG_INFINITY { 0.0 } else { new_max };
-    let factor = (*max - reference).exp();
+    let factor = (*max - reference).exp2();
     let mut added = 0.0;
     for score in scores.iter_mut() {
-        *score = (*score - reference).exp();
+        *score = (*score - reference).exp2();
         added += *score;
     }
     *max = new_max;

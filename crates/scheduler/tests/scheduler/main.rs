@@ -1,5 +1,8 @@
 //! The scheduler over fake models and a fake clock: one file per family of promises.
 
+mod embeddings;
 mod fallback;
+mod memory;
+mod streams;
 mod support;
 mod time;

@@ -8,7 +8,8 @@ use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::Duration;
 
 use downshift_scheduler::config::HfCache;
-use downshift_scheduler::{Answer, Attempt, Bell, Clock, Config, Event, Options, Refused, Scheduler, Submission};
+use downshift_scheduler::room::Probe;
+use downshift_scheduler::{Answer, Attempt, Bell, Clock, Config, Environment, Event, Options, Refused, Scheduler, Submission};
 use downshift_worker::*;
 
 /// Time that only moves when a test or a fake moves it.
@@ -77,6 +78,8 @@ pub enum Then {
     Deaf(u64),
     /// Waits until [`Fake::open`], then ends.
     Gate,
+    /// Ends; all tokens were the same.
+    Repeat,
 }
 
 pub fn after(tokens: usize, then: Then) -> Act {
@@ -84,7 +87,6 @@ pub fn after(tokens: usize, then: Then) -> Act {
 }
 
 /// Scripts by model; what is not scripted works.
-#[derive(Default)]
 pub struct Fake {
     pub clock: Arc<FakeClock>,
     pub kinds: Mutex<HashMap<String, ModelKind>>,
@@ -94,6 +96,8 @@ pub struct Fake {
     pub acts: Mutex<HashMap<String, VecDeque<Act>>>,
     pub counts: Mutex<HashMap<String, usize>>,
     pub devices: Mutex<Vec<DeviceMemory>>,
+    /// Where `/proc` and `/sys` of the fake machine lie.
+    pub root: tempfile::TempDir,
     pub log: Mutex<Vec<String>>,
     pub requests: Mutex<Vec<Request>>,
     gate: Mutex<bool>,
@@ -104,7 +108,37 @@ pub struct Fake {
 
 impl Fake {
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { devices: Mutex::new(vec![DeviceMemory { device: Device::Cpu, own_bytes: None }]), ..Self::default() })
+        Arc::new(Self {
+            clock: Arc::default(),
+            kinds: Mutex::default(),
+            footprints: Mutex::default(),
+            inspects: Mutex::default(),
+            loads: Mutex::default(),
+            acts: Mutex::default(),
+            counts: Mutex::default(),
+            devices: Mutex::new(vec![DeviceMemory { device: Device::Cpu, own_bytes: None }]),
+            root: tempfile::tempdir().unwrap(),
+            log: Mutex::default(),
+            requests: Mutex::default(),
+            gate: Mutex::default(),
+            gate_changed: Condvar::new(),
+            aborted: Mutex::default(),
+            aborts: Condvar::new(),
+        })
+    }
+
+    /// The machine has this many MiB of memory available.
+    pub fn memory(&self, mib: u64) {
+        let proc = self.root.path().join("proc");
+        std::fs::create_dir_all(&proc).unwrap();
+        std::fs::write(proc.join("meminfo"), format!("MemTotal: {} kB\nMemAvailable: {} kB\n", 64 << 20, mib << 10)).unwrap();
+    }
+
+    /// `model` has weights of this many MiB and needs `kv_mib` more for its context of 4096.
+    pub fn size(&self, model: &str, weights_mib: u64, kv_mib: u64) {
+        let footprint =
+            Footprint { weights_bytes: weights_mib << 20, kv_bytes_per_position: (kv_mib << 20) / 4096, ..Footprint::default() };
+        self.footprints.lock().unwrap().insert(model.to_owned(), footprint);
     }
 
     pub fn inspect_fails(&self, model: &str, kinds: impl IntoIterator<Item = FailureKind>) {
@@ -143,7 +177,8 @@ impl Fake {
     /// A scheduler over models `a`, `b`, `c` unless `text` says otherwise.
     pub fn scheduler(self: &Arc<Self>, text: &str) -> Scheduler {
         let launcher = FakeLauncher(self.clone());
-        Scheduler::with_clock(config(text), Arc::new(launcher), self.clock.clone())
+        let environment = Environment { clock: self.clock.clone(), probe: Probe::at(self.root.path()) };
+        Scheduler::with_environment(config(text), Arc::new(launcher), environment)
     }
 }
 
@@ -264,14 +299,18 @@ impl Worker for FakeWorker {
         for token in first..act.tokens.max(first) {
             fake.clock.advance(Duration::from_secs_f32(act.pace));
             self.steps.fetch_add(1, Ordering::Relaxed);
-            let delta = Delta { text: format!("{}{token} ", self.name), token_ids: vec![token as u32], logprobs: Vec::new() };
+            let delta = Delta {
+                text: format!("{}{token} ", self.name),
+                token_ids: vec![if matches!(act.then, Then::Repeat) { 7 } else { token as u32 }],
+                logprobs: Vec::new(),
+            };
             if sink.send(delta).is_break() {
                 fake.note(format!("stopped {}", self.name));
                 return Err(Failure::new(FailureKind::Cancelled, stage, "the client has left"));
             }
         }
         match act.then {
-            Then::End => {}
+            Then::End | Then::Repeat => {}
             Then::Fail(kind) => return Err(Failure::new(kind, stage, format!("{}: scripted", self.name))),
             Then::Panic => panic!("scripted"),
             Then::Hang(seconds) | Then::Deaf(seconds) => {
@@ -390,6 +429,7 @@ pub fn submit(scheduler: &Scheduler, request: Request, models: &[&str], options:
             Event::Loading { .. } => {}
             Event::Failed(attempt) => failed.push(attempt.clone()),
             Event::Started { model, .. } => text.push_str(&format!("{model}| ")),
+            Event::Continued { from, to, reason } => text.push_str(&format!("{from}>{to}({reason}) ")),
             Event::Delta(delta) => {
                 text.push_str(&delta.text);
                 seen += 1;

@@ -199,3 +199,31 @@ fn cores_are_shared_by_the_workers_that_are_busy() {
     fake.open();
     busy.join().unwrap();
 }
+
+#[test]
+fn a_trial_that_says_nothing_about_the_model_makes_room_for_the_next() {
+    let fake = Fake::new();
+    fake.act("a", (0..3).map(|_| after(0, Then::Fail(K::NonFinite))));
+    let scheduler = fake.scheduler(ABC);
+    for _ in 0..3 {
+        ask(&scheduler, &[], streamed());
+    }
+    fake.clock.advance(Duration::from_secs(60));
+    fake.act("a", [after(1, Then::Hang(0))]);
+    assert_eq!(ask_until(&scheduler, &[], streamed(), 1).kind(), "cancelled");
+    assert_eq!(ask(&scheduler, &[], streamed()).model(), "a", "the trial is open again");
+}
+
+#[test]
+fn a_listener_that_panics_frees_everything() {
+    let fake = Fake::new();
+    fake.act("a", [after(2000, Then::End)]);
+    let scheduler = fake.scheduler(ABC);
+    let request = downshift_worker::Request::new(scheduler.next_request_id(), downshift_worker::Input::chat(Vec::new()));
+    let submission = downshift_scheduler::Submission { request: request.clone(), models: Vec::new(), options: streamed() };
+    let panicked =
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| scheduler.submit(submission, &mut |_| panic!("in the listener"))));
+    assert!(panicked.is_err());
+    let again = submit(&scheduler, request, &[], streamed(), usize::MAX);
+    assert_eq!(again.model(), "a", "its id and its slot are free");
+}

@@ -1,5 +1,8 @@
 //! Jinja2's filters, and `tojson` as transformers defines it.
 
+mod sequences;
+mod strings;
+
 use std::cmp::Ordering;
 
 use super::ast::BinOp;
@@ -8,14 +11,17 @@ use super::error::{Fault, Result};
 use super::format::percent;
 use super::lexer::is_space;
 use super::methods;
-use super::ops::{Num, attribute, binary, defined, dict, equal, item, order, sign};
-use super::print::{JsonStyle, push_json, push_repr, push_str, to_str};
-use super::tests;
-use super::value::{Budget, Str, StrBuf, Value};
+use super::ops::{Num, attribute, binary, defined, dict, order, sign};
+use super::print::{push_repr, push_str, to_str};
+use super::value::{Budget, Str, StrBuf, Value, text_cost};
+
+use sequences::{batch, by_attribute, groupby, keyed, map, select, sorted};
+use strings::{escape, indent, striptags, title, tojson, truncate, urlencode};
 
 /// Applies filter `name` to `value`.
 pub(super) fn apply(name: &str, value: &Value, args: &Args, budget: &Budget) -> Result<Value> {
-    budget.spend(16)?;
+    // Many filters take as long as their text.
+    budget.spend(16 + text_cost(value))?;
     match name {
         "upper" | "lower" | "capitalize" | "title" => {
             args.none(name)?;
@@ -104,6 +110,7 @@ pub(super) fn apply(name: &str, value: &Value, args: &Args, budget: &Budget) -> 
         "attr" => {
             let name = args.one(name, "name")?;
             let name = text(&name, "attr")?.as_str();
+            budget.spend(name.len())?;
             match value {
                 Value::Dict(_) if methods::kind_of(value, name).is_none() => {
                     Ok(Value::undefined(format!("'dict object' has no attribute '{name}'")))
@@ -148,7 +155,7 @@ pub(super) fn apply(name: &str, value: &Value, args: &Args, budget: &Budget) -> 
             let [attr, start] = args.bind(name, ["attribute", "start"])?;
             let mut total = start.unwrap_or(Value::Int(0));
             for item in value.iterate(budget)? {
-                total = binary(BinOp::Add, &total, &by_attribute(&item, attr.as_ref())?, budget)?;
+                total = binary(BinOp::Add, &total, &by_attribute(&item, attr.as_ref(), budget)?, budget)?;
             }
             Ok(total)
         }
@@ -161,7 +168,7 @@ pub(super) fn apply(name: &str, value: &Value, args: &Args, budget: &Budget) -> 
                     budget.spend(separator.as_str().len())?;
                     out.push(&separator);
                 }
-                push_str(&mut out, &by_attribute(item, attr.as_ref())?, budget)?;
+                push_str(&mut out, &by_attribute(item, attr.as_ref(), budget)?, budget)?;
             }
             Ok(Value::Str(out.finish()))
         }
@@ -224,207 +231,6 @@ fn no_first() -> Value {
 
 fn no_last() -> Value {
     Value::undefined("No last item, sequence was empty.")
-}
-
-/// `item.a.0.b` for the attribute `"a.0.b"`; the item itself without one.
-fn by_attribute(value: &Value, attr: Option<&Value>) -> Result<Value> {
-    match attr {
-        None | Some(Value::None) => Ok(value.clone()),
-        Some(Value::Str(path)) => path
-            .as_str()
-            .split('.')
-            .try_fold(value.clone(), |value, part| item(&value, &part.parse::<i128>().map_or_else(|_| Value::str(part), Value::Int))),
-        Some(key) => item(value, key),
-    }
-}
-
-/// Pairs of what to compare by, and item.
-fn keyed(items: Vec<Value>, attr: Option<&Value>, case_sensitive: bool, budget: &Budget) -> Result<Vec<(Value, Value)>> {
-    let fold = |value: Value| match value {
-        Value::Str(s) if !case_sensitive => {
-            budget.spend(s.as_str().len())?;
-            Ok(Value::Str(s.derived(s.as_str().to_lowercase())))
-        }
-        other => Ok(other),
-    };
-    let key = |item: &Value| match attr {
-        // Several attributes: the second decides where the first is equal.
-        Some(Value::Str(names)) if names.as_str().contains(',') => {
-            let parts = names.as_str().split(',').map(|name| fold(by_attribute(item, Some(&Value::str(name)))?));
-            Value::tuple(parts.collect::<Result<_>>()?)
-        }
-        attr => fold(by_attribute(item, attr)?),
-    };
-    items.into_iter().map(|item| Ok((key(&item)?, item))).collect()
-}
-
-fn sorted(mut items: Vec<(Value, Value)>, reverse: bool, budget: &Budget) -> Result<Vec<Value>> {
-    let mut failed = None;
-    items.sort_by(|a, b| {
-        if failed.is_some() {
-            return Ordering::Equal;
-        }
-        // Reversed operands, not a reversed list: equal items keep their order, as in Python.
-        let (a, b) = if reverse { (&b.0, &a.0) } else { (&a.0, &b.0) };
-        order(a, b, budget).map(|o| o.unwrap_or(Ordering::Equal)).unwrap_or_else(|fault| {
-            failed = Some(fault);
-            Ordering::Equal
-        })
-    });
-    failed.map_or_else(|| Ok(items.into_iter().map(|(_, item)| item).collect()), Err)
-}
-
-/// Upper case after white space and opening brackets or hyphens, as the filter (unlike the method) does.
-fn title(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut start = true;
-    for c in text.chars() {
-        if start {
-            out.extend(c.to_uppercase())
-        } else {
-            out.extend(c.to_lowercase())
-        }
-        start = is_space(c) || matches!(c, '-' | '(' | '{' | '[' | '<');
-    }
-    out
-}
-
-fn escape(s: &Str, budget: &Budget) -> Result<Value> {
-    budget.spend(s.as_str().len().saturating_mul(2))?;
-    let escaped = s.as_str().chars().fold(String::new(), |mut out, c| {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '\'' => out.push_str("&#39;"),
-            '"' => out.push_str("&#34;"),
-            c => out.push(c),
-        }
-        out
-    });
-    Ok(Value::Str(s.derived(escaped)))
-}
-
-fn striptags(s: &Str, budget: &Budget) -> Result<Value> {
-    budget.spend(s.as_str().len())?;
-    let mut out = String::new();
-    let mut rest = s.as_str();
-    while let Some((before, tag)) = rest.split_once('<') {
-        let Some((_, after)) = tag.split_once('>') else { break };
-        out.push_str(before);
-        rest = after;
-    }
-    out.push_str(rest);
-    let words: Vec<&str> = out.split(is_space).filter(|w| !w.is_empty()).collect();
-    Ok(Value::Str(s.derived(words.join(" "))))
-}
-
-fn urlencode(value: &Value, budget: &Budget) -> Result<Value> {
-    let quote = |value: &Value, safe: &str| -> Result<String> {
-        let s = to_str(value, budget)?;
-        budget.spend(s.as_str().len().saturating_mul(3))?;
-        Ok(s.as_str().bytes().fold(String::new(), |mut out, b| {
-            let c = char::from(b);
-            if c.is_ascii_alphanumeric() || "_.-~".contains(c) || safe.contains(c) {
-                out.push(c);
-            } else if c == ' ' && safe.is_empty() {
-                out.push('+');
-            } else {
-                out.push_str(&format!("%{b:02X}"));
-            }
-            out
-        }))
-    };
-    let pairs = match value {
-        Value::Dict(d) => d.entries().to_vec(),
-        _ => {
-            let s = to_str(value, budget)?;
-            return Ok(Value::Str(s.derived(quote(value, "/")?)));
-        }
-    };
-    let parts: Vec<String> = pairs.iter().map(|(k, v)| Ok(format!("{}={}", quote(k, "")?, quote(v, "")?))).collect::<Result<_>>()?;
-    Ok(Value::Str(Str::user(&parts.join("&"))))
-}
-
-fn indent(value: &Value, args: &Args, budget: &Budget) -> Result<Value> {
-    let [width, first, blank] = args.bind("indent", ["width", "first", "blank"])?;
-    let (first, blank) = (first.is_some_and(|f| f.truth()), blank.is_some_and(|b| b.truth()));
-    let margin = match &width {
-        Some(Value::Str(s)) => s.clone(),
-        width => {
-            let width = usize::try_from(int(width.as_ref(), 4, "indent")?.max(0)).unwrap_or(usize::MAX);
-            budget.spend(width)?;
-            Str::trusted(" ".repeat(width))
-        }
-    };
-    let s = text(value, "indent")?.as_str();
-    let split = methods::call(value, "splitlines", &Args::default(), budget)?;
-    let mut lines = split.iterate(budget)?;
-    // Jinja2 adds a newline before it splits, so that one at the end is kept.
-    if s.is_empty() || s.ends_with('\n') {
-        lines.push(Value::str(""));
-    }
-    let mut out = StrBuf::default();
-    for (i, line) in lines.iter().enumerate() {
-        if i > 0 {
-            out.push_trusted("\n");
-        }
-        let empty = matches!(line, Value::Str(l) if l.as_str().is_empty());
-        if if i == 0 { first } else { blank || !empty } {
-            budget.spend(margin.as_str().len())?;
-            out.push(&margin);
-        }
-        push_str(&mut out, line, budget)?;
-    }
-    Ok(Value::Str(out.finish()))
-}
-
-fn truncate(value: &Value, args: &Args, budget: &Budget) -> Result<Value> {
-    let [length, killwords, end, leeway] = args.bind("truncate", ["length", "killwords", "end", "leeway"])?;
-    let length = int(length.as_ref(), 255, "truncate")?;
-    let leeway = int(leeway.as_ref(), 5, "truncate")?;
-    let end = end.map_or_else(|| Ok(Str::trusted("...")), |e| to_str(&e, budget))?;
-    let end_len = end.as_str().chars().count() as i64;
-    if length < end_len || leeway < 0 {
-        return Err(Fault::error(format!("expected length >= {end_len}, got {length}")));
-    }
-    let s = to_str(value, budget)?;
-    budget.spend(s.as_str().len())?;
-    if s.as_str().chars().count() as i64 <= length.saturating_add(leeway) {
-        return Ok(Value::Str(s));
-    }
-    let cut = s.as_str().char_indices().nth((length - end_len) as usize).map_or(s.as_str().len(), |(i, _)| i);
-    let cut = if killwords.is_some_and(|k| k.truth()) { cut } else { s.as_str()[..cut].rfind(' ').unwrap_or(cut) };
-    let mut out = StrBuf::default();
-    out.push_part(&s, 0, cut);
-    out.push(&end);
-    Ok(Value::Str(out.finish()))
-}
-
-fn tojson(value: &Value, args: &Args, budget: &Budget) -> Result<Value> {
-    let [ensure_ascii, indent, separators, sort_keys] = args.bind("tojson", ["ensure_ascii", "indent", "separators", "sort_keys"])?;
-    let indent = match &indent {
-        None | Some(Value::None) => None,
-        Some(Value::Str(s)) => Some(s.as_str().to_owned()),
-        Some(n) => Some(" ".repeat(int(Some(n), 0, "tojson")?.clamp(0, 1024) as usize)),
-    };
-    let (item_separator, key_separator) = match &separators {
-        None | Some(Value::None) => (Str::trusted(if indent.is_some() { "," } else { ", " }), Str::trusted(": ")),
-        Some(pair) => match &pair.iterate(budget)?[..] {
-            [Value::Str(item), Value::Str(key)] => (item.clone(), key.clone()),
-            _ => return Err(Fault::error("separators must be two strings")),
-        },
-    };
-    let style = JsonStyle {
-        ensure_ascii: ensure_ascii.is_some_and(|e| e.truth()),
-        indent,
-        item_separator,
-        key_separator,
-        sort_keys: sort_keys.is_some_and(|s| s.truth()),
-    };
-    let mut out = StrBuf::default();
-    push_json(&mut out, value, &style, budget, 0)?;
-    Ok(Value::Str(out.finish()))
 }
 
 fn to_int(value: &Value, args: &Args) -> Result<Value> {
@@ -497,122 +303,6 @@ fn round(value: &Value, args: &Args) -> Result<Value> {
         _ => return Err(Fault::error("method must be common, ceil or floor")),
     };
     Ok(Value::Float(rounded))
-}
-
-fn groupby(value: &Value, args: &Args, budget: &Budget) -> Result<Value> {
-    let [attr, default, case_sensitive] = args.bind("groupby", ["attribute", "default", "case_sensitive"])?;
-    let case_sensitive = case_sensitive.is_some_and(|c| c.truth());
-    let mut items = keyed(value.iterate(budget)?, attr.as_ref(), case_sensitive, budget)?;
-    if let Some(default) = &default {
-        for (key, _) in &mut items {
-            if matches!(key, Value::Undefined(_)) {
-                *key = default.clone();
-            }
-        }
-    }
-    let pairs = items.into_iter().map(|(k, v)| Ok((k.clone(), Value::tuple(vec![k, v])?))).collect::<Result<Vec<_>>>()?;
-    // What is compared, what is shown, and the items. Names that differ in case only are one group, shown as
-    // its first item has it.
-    let mut groups: Vec<(Value, Value, Vec<Value>)> = Vec::new();
-    for pair in sorted(pairs, false, budget)? {
-        let Value::Tuple(pair) = pair else { continue };
-        let (key, item) = (&pair.items[0], pair.items[1].clone());
-        match groups.last_mut() {
-            Some((last, _, group)) if equal(last, key, budget)? => group.push(item),
-            _ => {
-                let shown = if case_sensitive { key.clone() } else { by_attribute(&item, attr.as_ref())? };
-                let absent = matches!(shown, Value::Undefined(_));
-                groups.push((key.clone(), if absent { key.clone() } else { shown }, vec![item]));
-            }
-        }
-    }
-    let group = |(_, shown, items)| Value::tuple(vec![shown, Value::list(items)?]);
-    Value::list(groups.into_iter().map(group).collect::<Result<_>>()?)
-}
-
-fn batch(name: &str, value: &Value, args: &Args, budget: &Budget) -> Result<Value> {
-    let [count, fill] = args.bind(name, [if name == "batch" { "linecount" } else { "slices" }, "fill_with"])?;
-    let count = usize::try_from(int(count.as_ref(), 0, name)?).unwrap_or(0);
-    let fill = fill.filter(|f| !matches!(f, Value::None));
-    let items = value.iterate(budget)?;
-    if count == 0 {
-        return Err(Fault::error(format!("{name} needs a positive count")));
-    }
-    let mut groups: Vec<Vec<Value>> = Vec::new();
-    if name == "batch" {
-        groups.extend(items.chunks(count).map(<[Value]>::to_vec));
-        if let (Some(fill), Some(last)) = (&fill, groups.last_mut()) {
-            budget.spend((count - last.len()).saturating_mul(size_of::<Value>()))?;
-            last.resize(count, fill.clone());
-        }
-    } else {
-        budget.spend(count.saturating_mul(size_of::<Value>()))?;
-        let (each, extra) = (items.len() / count, items.len() % count);
-        let mut rest = &items[..];
-        for i in 0..count {
-            let (group, tail) = rest.split_at(each + usize::from(i < extra));
-            rest = tail;
-            groups.push(group.to_vec());
-            if let (Some(fill), true, Some(group)) = (&fill, i >= extra, groups.last_mut()) {
-                group.push(fill.clone());
-            }
-        }
-    }
-    Value::generator(groups.into_iter().map(Value::list).collect::<Result<_>>()?)
-}
-
-fn map(value: &Value, args: &Args, budget: &Budget) -> Result<Value> {
-    let items = value.iterate(budget)?;
-    let mut out = Vec::with_capacity(items.len());
-    if let (true, Some((_, attr))) = (args.positional.is_empty(), args.keyword.iter().find(|(k, _)| &**k == "attribute")) {
-        let default = args.keyword.iter().find(|(k, _)| &**k == "default").map(|(_, v)| v);
-        for item in &items {
-            budget.spend(16)?;
-            out.push(match (by_attribute(item, Some(attr))?, default) {
-                (Value::Undefined(_), Some(default)) => default.clone(),
-                (found, _) => found,
-            });
-        }
-        return Value::generator(out);
-    }
-    let Some((name, rest)) = args.positional.split_first() else {
-        return Err(Fault::error("map requires a filter argument"));
-    };
-    let name = text(name, "map")?.as_str();
-    let inner = Args { positional: rest.to_vec(), keyword: args.keyword.clone() };
-    for item in &items {
-        out.push(apply(name, item, &inner, budget)?);
-    }
-    Value::generator(out)
-}
-
-fn select(name: &str, value: &Value, args: &Args, budget: &Budget) -> Result<Value> {
-    let wanted = name.starts_with("select");
-    let mut rest = &args.positional[..];
-    let attr = if name.ends_with("attr") {
-        let Some((attr, tail)) = rest.split_first() else {
-            return Err(Fault::error(format!("{name}: missing parameter for attribute name")));
-        };
-        rest = tail;
-        Some(attr)
-    } else {
-        None
-    };
-    let inner = Args { positional: rest.get(1..).unwrap_or_default().to_vec(), keyword: args.keyword.clone() };
-    let test = rest.first().map(|test| text(test, name)).transpose()?;
-    let mut kept = Vec::new();
-    for item in value.iterate(budget)? {
-        budget.spend(16)?;
-        let subject = by_attribute(&item, attr)?;
-        let passed = match test {
-            Some(test) => tests::perform(test.as_str(), &subject, &inner, budget)?,
-            None => subject.truth(),
-        };
-        if passed == wanted {
-            kept.push(item);
-        }
-    }
-    Value::generator(kept)
 }
 
 /// Whether there is a filter of this name, for `is filter`.

@@ -157,10 +157,14 @@ fn repr(value: &Value, budget: &Budget) -> Result<Str> {
 
 /// `template.format(..)`.
 pub(super) fn format(template: &Str, args: &Args, budget: &Budget) -> Result<Str> {
+    format_fields(template, args, &mut 0, true, budget)
+}
+
+/// `auto` numbers the fields that name no argument. Only an outer text may have fields within its fields.
+fn format_fields(template: &Str, args: &Args, auto: &mut usize, outer: bool, budget: &Budget) -> Result<Str> {
     let text = template.as_str();
     budget.spend(text.len())?;
     let mut out = StrBuf::default();
-    let mut auto = 0;
     let mut at = 0;
     while let Some(found) = text[at..].find(['{', '}']).map(|i| i + at) {
         out.push_part(template, at, found);
@@ -181,17 +185,11 @@ pub(super) fn format(template: &Str, args: &Args, budget: &Budget) -> Result<Str
         let Some((close, _)) = close else { return Err(Fault::error("expected '}' before end of string")) };
         let (field, spec) = rest[1..close].split_once(':').unwrap_or((&rest[1..close], ""));
         let (name, conversion) = field.split_once('!').map_or((field, None), |(n, c)| (n, Some(c)));
-        let value = field_value(name, args, &mut auto)?;
-        let spec = if spec.contains('{') {
-            format(
-                &Str::trusted(spec),
-                &Args { positional: args.positional[auto.min(args.positional.len())..].to_vec(), ..args.clone() },
-                budget,
-            )?
-            .as_str()
-            .to_owned()
-        } else {
-            spec.to_owned()
+        let value = field_value(name, args, auto)?;
+        let spec = match (spec.contains('{'), outer) {
+            (false, _) => Str::trusted(spec),
+            (true, true) => format_fields(&Str::trusted(spec), args, auto, false, budget)?,
+            (true, false) => return Err(Fault::error("Max string recursion exceeded")),
         };
         let value = match conversion {
             None => value,
@@ -199,7 +197,7 @@ pub(super) fn format(template: &Str, args: &Args, budget: &Budget) -> Result<Str
             Some("r" | "a") => Value::Str(repr(&value, budget)?),
             Some(other) => return Err(Fault::error(format!("unknown conversion specifier {other:?}"))),
         };
-        push_formatted(&mut out, &value, &spec, budget)?;
+        push_formatted(&mut out, &value, spec.as_str(), budget)?;
         at = found + close + 1;
     }
     out.push_part(template, at, text.len());

@@ -23,6 +23,9 @@ pub(super) enum Token {
 /// A token and the line it starts on.
 pub(super) type Spanned = (Token, usize);
 
+/// Longest name: each use of one costs its length, which is not charged for.
+const MAX_NAME_BYTES: usize = 256;
+
 const OPERATORS: [&str; 27] = [
     "//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[", "]", "(", ")", "{", "}", ">", "<", "=", ".", ":", "|", ",", ";",
     "!",
@@ -203,6 +206,9 @@ impl Lexer<'_> {
                 c if c.is_ascii_digit() => self.number()?,
                 c if c.is_alphanumeric() || c == '_' => {
                     let len = rest.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(rest.len());
+                    if len > MAX_NAME_BYTES {
+                        return Err(self.error("name is too long"));
+                    }
                     self.at += len;
                     Token::Name(rest[..len].into())
                 }

@@ -31,10 +31,10 @@ use value::{Budget, Value};
 /// Longest template source; real ones stay under 50 KB.
 const MAX_SOURCE_BYTES: usize = 1 << 20;
 /// Budget of one rendering, and what each byte of input adds to it.
-const BASE_BUDGET: u64 = 256 << 20;
-const BUDGET_PER_INPUT_BYTE: u64 = 16;
+const BASE_BUDGET: u64 = 64 << 20;
+const BUDGET_PER_INPUT_BYTE: u64 = 64;
 /// Most bytes of variables. Keeps every string under 4 GiB, as the budget bounds what is made of them.
-const MAX_INPUT_BYTES: u64 = 64 << 20;
+const MAX_INPUT_BYTES: u64 = 16 << 20;
 
 /// A parsed template.
 pub(super) struct Template {

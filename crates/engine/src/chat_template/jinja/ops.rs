@@ -7,7 +7,7 @@ use super::ast::{BinOp, CmpOp};
 use super::error::{Fault, Result};
 use super::format::percent;
 use super::methods;
-use super::value::{Budget, Dict, Func, Str, StrBuf, Value};
+use super::value::{Budget, Dict, Func, Str, StrBuf, Value, text_cost};
 
 /// A number as Python's arithmetic sees it.
 #[derive(Clone, Copy)]
@@ -107,7 +107,7 @@ fn repeat(what: &Value, times: &Value, budget: &Budget) -> Result<Value> {
             spend(s.as_str().len())?;
             let mut out = StrBuf::default();
             if !s.as_str().is_empty() {
-                (0..times).for_each(|_| out.push(s));
+                out.push_times(s, times);
             }
             Ok(Value::Str(out.finish()))
         }
@@ -186,7 +186,7 @@ pub(super) fn sign(value: &Value, negate: bool) -> Result<Value> {
 
 /// Python's `a == b`.
 pub(super) fn equal(a: &Value, b: &Value, budget: &Budget) -> Result<bool> {
-    budget.spend(8)?;
+    budget.spend(16)?;
     if let (Some(x), Some(y)) = (Num::of(a), Num::of(b)) {
         return Ok(x.cmp(y) == Some(Ordering::Equal));
     }
@@ -232,7 +232,7 @@ fn all_equal(a: &[Value], b: &[Value], budget: &Budget) -> Result<bool> {
 
 /// The order of two values, where Python has one; `None` for NaN.
 pub(super) fn order(a: &Value, b: &Value, budget: &Budget) -> Result<Option<Ordering>> {
-    budget.spend(8)?;
+    budget.spend(32)?;
     defined(a)?;
     defined(b)?;
     if let (Some(x), Some(y)) = (Num::of(a), Num::of(b)) {
@@ -283,7 +283,10 @@ fn contains(container: &Value, item: &Value, budget: &Budget) -> Result<bool> {
             budget.spend(text.as_str().len())?;
             Ok(text.as_str().contains(item.as_str()))
         }
-        Value::Dict(d) => Ok(d.get(item)?.is_some()),
+        Value::Dict(d) => {
+            budget.spend(text_cost(item))?;
+            Ok(d.get(item)?.is_some())
+        }
         Value::Namespace(_) | Value::Loop(_) | Value::Func(_) | Value::None | Value::Bool(_) | Value::Int(_) | Value::Float(_) => {
             Err(Fault::error(format!("argument of type '{}' is not iterable", container.type_name())))
         }
@@ -430,7 +433,7 @@ fn picked(len: usize, [start, stop, step]: [Option<i128>; 3]) -> Vec<usize> {
 pub(super) fn dict(pairs: impl IntoIterator<Item = (Value, Value)>, budget: &Budget) -> Result<Value> {
     let mut dict = Dict::default();
     for (key, value) in pairs {
-        budget.spend(2 * size_of::<Value>())?;
+        budget.spend(2 * size_of::<Value>() + text_cost(&key))?;
         dict.insert(key, value)?;
     }
     Ok(Value::Dict(Rc::new(dict)))

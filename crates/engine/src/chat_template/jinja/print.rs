@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::error::{Fault, Limit, Result};
-use super::value::{Budget, Dict, Func, Str, StrBuf, Value};
+use super::value::{Budget, Dict, Func, Str, StrBuf, Value, text_cost};
 
 /// Deepest nesting printed; namespaces can hold themselves.
 const MAX_PRINT_DEPTH: usize = 150;
@@ -33,7 +33,7 @@ pub(super) fn to_str(value: &Value, budget: &Budget) -> Result<Str> {
 
 /// Python's `repr(value)`, pushed to `out`.
 pub(super) fn push_repr(out: &mut StrBuf, value: &Value, budget: &Budget, depth: usize) -> Result<()> {
-    budget.spend(8)?;
+    budget.spend(32)?;
     if depth > MAX_PRINT_DEPTH {
         return Err(Fault::Limit(Limit::Depth));
     }
@@ -170,7 +170,7 @@ pub(super) struct JsonStyle {
 
 /// `json.dumps(value)`, pushed to `out`.
 pub(super) fn push_json(out: &mut StrBuf, value: &Value, style: &JsonStyle, budget: &Budget, depth: usize) -> Result<()> {
-    budget.spend(8)?;
+    budget.spend(32)?;
     if depth > MAX_PRINT_DEPTH {
         return Err(Fault::Limit(Limit::Depth));
     }
@@ -187,7 +187,8 @@ pub(super) fn push_json(out: &mut StrBuf, value: &Value, style: &JsonStyle, budg
         Value::Dict(d) => {
             let mut entries: Vec<&(Value, Value)> = d.entries().iter().collect();
             if style.sort_keys {
-                budget.spend(entries.len() * 8)?;
+                let cost: usize = entries.iter().map(|(key, _)| 8 + text_cost(key)).sum();
+                budget.spend(cost.saturating_mul(usize::BITS as usize))?;
                 entries.sort_by(|a, b| match (&a.0, &b.0) {
                     (Value::Str(a), Value::Str(b)) => a.as_str().cmp(b.as_str()),
                     _ => std::cmp::Ordering::Equal,

@@ -13,16 +13,18 @@ use super::methods;
 use super::ops::{attribute, binary, compare, concat, defined, dict, item, sign, slice};
 use super::print::{push_str, to_str};
 use super::tests;
-use super::value::{Budget, Dict, Func, Loop, Macro, Namespace, Scope, Str, StrBuf, Value};
+use super::value::{Budget, Dict, Func, Loop, Macro, Namespace, Scope, Str, StrBuf, Value, text_cost};
 
 /// Deepest nesting of statements, expressions and calls while running.
 const MAX_DEPTH: usize = 500;
 /// Longest `range`, as in Jinja2's sandbox.
 const MAX_RANGE: usize = 100_000;
 /// Most bytes of output, captured or final.
-const MAX_OUTPUT: usize = 64 << 20;
+const MAX_OUTPUT: usize = 32 << 20;
 /// What a statement or expression costs of the budget, which is otherwise counted in bytes.
 const STEP: usize = 32;
+/// What calling or defining a macro costs on top.
+const CALL: usize = 256;
 
 /// Formats the time that `strftime_now` is asked for.
 pub(super) type StrfTime<'c> = &'c dyn Fn(&str) -> String;
@@ -142,11 +144,11 @@ impl Renderer<'_> {
             }
             StmtKind::Scoped(body) => return self.run(body, &Scope::child(scope), out),
             StmtKind::Macro(def) => {
-                let value = self.macro_value(def, scope);
+                let value = self.macro_value(def, scope)?;
                 scope.set(&def.name, value);
             }
             StmtKind::Call { callee, caller } => {
-                let caller = self.macro_value(caller, scope);
+                let caller = self.macro_value(caller, scope)?;
                 let Expr::Chain(base, links) = callee else { return Ok(Flow::Next) };
                 let Some((Postfix::Call(args), links)) = links.split_last() else { return Ok(Flow::Next) };
                 let callee = self.eval(base, scope)?;
@@ -165,11 +167,12 @@ impl Renderer<'_> {
         Ok(Flow::Next)
     }
 
-    fn macro_value(&mut self, def: &Arc<MacroDef>, scope: &Rc<Scope>) -> Value {
+    fn macro_value(&mut self, def: &Arc<MacroDef>, scope: &Rc<Scope>) -> Result<Value> {
+        self.budget.spend(CALL)?;
         if !self.cyclic.last().is_some_and(|last| Rc::ptr_eq(last, scope)) {
             self.cyclic.push(scope.clone());
         }
-        Value::Func(Rc::new(Func::Macro(Rc::new(Macro { def: def.clone(), scope: scope.clone() }))))
+        Ok(Value::Func(Rc::new(Func::Macro(Rc::new(Macro { def: def.clone(), scope: scope.clone() })))))
     }
 
     fn for_loop(&mut self, for_loop: &Arc<ForLoop>, over: &Value, depth: usize, scope: &Rc<Scope>, out: &mut StrBuf) -> Result<()> {
@@ -217,7 +220,7 @@ impl Renderer<'_> {
                 scope.set(name, value);
                 Ok(())
             }
-            Target::Attr(object, name) => match scope.get(object) {
+            Target::Attr(object, name) => match scope.get(object, &self.budget)? {
                 Some(Value::Namespace(namespace)) => namespace.borrow_mut().insert(Value::str(name.clone()), value),
                 _ => Err(Fault::error("cannot assign attribute on non-namespace object")),
             },
@@ -249,7 +252,7 @@ impl Renderer<'_> {
                 Literal::Float(f) => Value::Float(*f),
                 Literal::Str(s) => Value::Str(Str::trusted(s.clone())),
             }),
-            Expr::Name(name) => Ok(lookup(name, scope)),
+            Expr::Name(name) => self.lookup(name, scope),
             Expr::List(items) => Value::list(self.all(items, scope)?),
             Expr::Tuple(items) => Value::tuple(self.all(items, scope)?),
             Expr::Dict(entries) => {
@@ -309,14 +312,20 @@ impl Renderer<'_> {
                 }
             }
             Expr::Chain(base, links) => {
-                let value = match (&**base, links.first()) {
-                    // Only these two ask about a name that may be missing without failing for it.
-                    (Expr::Name(name), _) => lookup(name, scope),
-                    (base, _) => self.eval(base, scope)?,
-                };
+                let value = self.eval(base, scope)?;
                 self.links(value, links, scope)
             }
         }
+    }
+
+    fn lookup(&self, name: &Arc<str>, scope: &Rc<Scope>) -> Result<Value> {
+        if let Some(value) = scope.get(name, &self.budget)? {
+            return Ok(value);
+        }
+        Ok(match GLOBALS.iter().find(|global| ***global == **name) {
+            Some(global) => Value::Func(Rc::new(Func::Global(global))),
+            None => Value::undefined(format!("'{name}' is undefined")),
+        })
     }
 
     fn links(&mut self, mut value: Value, links: &[Postfix], scope: &Rc<Scope>) -> Result<Value> {
@@ -324,7 +333,11 @@ impl Renderer<'_> {
             self.budget.spend(STEP)?;
             value = match link {
                 Postfix::Attr(name) => attribute(&value, name)?,
-                Postfix::Item(key) => item(&value, &self.eval(key, scope)?)?,
+                Postfix::Item(key) => {
+                    let key = self.eval(key, scope)?;
+                    self.budget.spend(text_cost(&value) + text_cost(&key))?;
+                    item(&value, &key)?
+                }
                 Postfix::Slice(start, stop, step) => {
                     let mut bounds = [None, None, None];
                     for (bound, expr) in bounds.iter_mut().zip([start, stop, step]) {
@@ -396,6 +409,7 @@ impl Renderer<'_> {
 
     fn call_macro(&mut self, m: &Macro, args: Args) -> Result<Value> {
         let def = &m.def;
+        self.budget.spend(CALL + def.params.len() * (args.keyword.len() + 4) * 8)?;
         let scope = Scope::child(&m.scope);
         let mut keyword = args.keyword;
         let mut positional = args.positional.into_iter();
@@ -442,7 +456,7 @@ impl Renderer<'_> {
             }
             "strftime_now" => {
                 let format = to_str(&args.one(name, "format")?, &self.budget)?;
-                self.budget.spend(format.as_str().len().saturating_mul(32))?;
+                self.budget.spend(format.as_str().len().saturating_mul(128))?;
                 Ok(Value::Str(format.derived((self.strftime)(format.as_str()))))
             }
             "range" => {
@@ -506,13 +520,3 @@ impl Renderer<'_> {
 }
 
 const GLOBALS: [&str; 8] = ["raise_exception", "strftime_now", "range", "namespace", "dict", "cycler", "joiner", "lipsum"];
-
-fn lookup(name: &Arc<str>, scope: &Rc<Scope>) -> Value {
-    if let Some(value) = scope.get(name) {
-        return value;
-    }
-    match GLOBALS.iter().find(|g| ***g == **name) {
-        Some(global) => Value::Func(Rc::new(Func::Global(global))),
-        None => Value::undefined(format!("'{name}' is undefined")),
-    }
-}

@@ -10,10 +10,11 @@ use super::filters;
 use super::methods::is_cased;
 use super::ops::{binary, compare, defined};
 use super::print::to_str;
-use super::value::{Budget, Value};
+use super::value::{Budget, Value, text_cost};
 
 /// `value is name(args)`.
 pub(super) fn perform(name: &str, value: &Value, args: &Args, budget: &Budget) -> Result<bool> {
+    budget.spend(16)?;
     let comparison = match name {
         "eq" | "equalto" | "==" => Some(CmpOp::Eq),
         "ne" | "!=" => Some(CmpOp::Ne),
@@ -67,7 +68,10 @@ pub(super) fn perform(name: &str, value: &Value, args: &Args, budget: &Budget) -
             defined(value)?;
             remainder(Value::Int(2))? == 0
         }
-        "lower" | "upper" => is_cased(to_str(value, budget)?.as_str(), name == "lower"),
+        "lower" | "upper" => {
+            budget.spend(text_cost(value))?;
+            is_cased(to_str(value, budget)?.as_str(), name == "lower")
+        }
         "escaped" => false,
         "filter" => matches!(value, Value::Str(s) if filters::exists(s.as_str())),
         "test" => matches!(value, Value::Str(s) if exists(s.as_str())),

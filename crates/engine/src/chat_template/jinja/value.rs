@@ -16,6 +16,14 @@ use super::error::{Fault, Limit, Result};
 /// Deepest nesting of a list, tuple or dict.
 const MAX_VALUE_DEPTH: u32 = 100;
 
+/// What looking into `value` costs, where it takes as long as its text.
+pub(super) fn text_cost(value: &Value) -> usize {
+    match value {
+        Value::Str(s) => s.text.len(),
+        _ => 0,
+    }
+}
+
 /// What one element of a list costs that is a string of its own.
 pub(super) const ELEMENT_COST: usize = 160;
 
@@ -106,6 +114,15 @@ impl StrBuf {
         self.push_part(s, 0, s.text.len());
     }
 
+    /// Pushes `s` so many times.
+    pub(super) fn push_times(&mut self, s: &Str, times: usize) {
+        match &s.taint {
+            None => self.text.push_str(&s.text.repeat(times)),
+            Some(taint) if **taint == [(0, s.text.len() as u32)] => self.push_user(&s.text.repeat(times)),
+            Some(_) => (0..times).for_each(|_| self.push(s)),
+        }
+    }
+
     /// Pushes `text` made from `source`, from the caller if any of `source` was.
     pub(super) fn push_derived(&mut self, source: &Str, text: &str) {
         if source.is_tainted() { self.push_user(text) } else { self.push_trusted(text) }
@@ -171,7 +188,10 @@ pub(super) enum Key {
     Identity(usize),
 }
 
+/// From how many entries on a dict is indexed.
 const INDEX_FROM: usize = 12;
+/// Most values in one dict key.
+const MAX_KEY_NODES: usize = 32;
 
 impl Dict {
     pub(super) fn insert(&mut self, key: Value, value: Value) -> Result<()> {
@@ -299,15 +319,17 @@ impl Scope {
         Rc::new(Scope { parent: Some(parent.clone()), vars: RefCell::default() })
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<Value> {
+    /// The innermost variable of this name.
+    pub(super) fn get(&self, name: &str, budget: &Budget) -> Result<Option<Value>> {
         let mut scope = Some(self);
         while let Some(s) = scope {
+            budget.spend(8)?;
             if let Some(value) = s.vars.borrow().get(name) {
-                return Some(value.clone());
+                return Ok(Some(value.clone()));
             }
             scope = s.parent.as_deref();
         }
-        None
+        Ok(None)
     }
 
     pub(super) fn set(&self, name: &Arc<str>, value: Value) {
@@ -400,6 +422,12 @@ impl Value {
     }
 
     fn key(&self) -> Result<Key> {
+        self.key_within(&mut { MAX_KEY_NODES })
+    }
+
+    /// Fails for tuples of more than `left` values: shared ones can stand for exponentially many.
+    fn key_within(&self, left: &mut usize) -> Result<Key> {
+        *left = left.checked_sub(1).ok_or(Fault::Limit(Limit::Depth))?;
         Ok(match self {
             Self::None => Key::None,
             Self::Bool(b) => Key::Int((*b).into()),
@@ -407,7 +435,7 @@ impl Value {
             Self::Float(f) if f.fract() == 0.0 && f.abs() < 1e30 => Key::Int(*f as i128),
             Self::Float(f) => Key::Float(f.to_bits()),
             Self::Str(s) => Key::Str(s.text.clone()),
-            Self::Tuple(t) => Key::Tuple(t.items.iter().map(Self::key).collect::<Result<_>>()?),
+            Self::Tuple(t) => Key::Tuple(t.items.iter().map(|v| v.key_within(left)).collect::<Result<_>>()?),
             Self::Undefined(_) => Key::Identity(0),
             Self::Namespace(n) => Key::Identity(Rc::as_ptr(n).addr()),
             Self::Func(f) => Key::Identity(Rc::as_ptr(f).addr()),
@@ -451,6 +479,7 @@ impl Value {
             Self::Bool(b) => *b,
             Self::Int(i) => *i != 0,
             Self::Float(f) => *f != 0.0,
+            Self::Str(s) => !s.text.is_empty(),
             _ => self.len().is_none_or(|n| n > 0),
         }
     }

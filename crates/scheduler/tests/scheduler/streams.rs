@@ -1,0 +1,144 @@
+//! Promises about streams that break off after text was shown: the same model first, then the next, or one honest error.
+
+use std::time::Duration;
+
+use downshift_scheduler::Options;
+use downshift_scheduler::config::OnStreamFailure;
+use downshift_worker::{FailureKind as K, Input, Message, Request, Resume};
+use serde_json::json;
+
+use crate::support::*;
+
+#[test]
+fn a_crash_is_continued_by_the_same_model_from_its_exact_tokens() {
+    let fake = Fake::new();
+    fake.act("a", [after(2, Then::Fail(K::Crashed)), after(4, Then::End)]);
+    let outcome = ask(&fake.scheduler(ABC), &[], streamed());
+    assert_eq!(outcome.text, "a| a0 a1 a>a(crashed) a2 a3 ");
+    assert_eq!((outcome.model(), outcome.attempts().as_str()), ("a", "a:crashed"));
+    let resume = fake.requests.lock().unwrap()[1].resume.clone();
+    assert_eq!(resume, Some(Resume::Tokens { token_ids: vec![0, 1], shown_bytes: "a0 a1 ".len() }));
+    assert_eq!(outcome.result.unwrap().output.usage.completion_tokens, 4);
+}
+
+#[test]
+fn if_the_same_model_cannot_the_next_continues_the_text() {
+    let fake = Fake::new();
+    fake.act("a", [after(2, Then::Fail(K::Crashed)), after(3, Then::Fail(K::Crashed))]);
+    let outcome = ask(&fake.scheduler(ABC), &[], streamed());
+    assert_eq!(outcome.text, "a| a0 a1 a>a(crashed) a2 a>b(crashed) ");
+    let fake = Fake::new();
+    fake.act("a", [after(2, Then::Fail(K::NonFinite))]);
+    fake.act("b", [after(5, Then::End)]);
+    let outcome = ask(&fake.scheduler(ABC), &[], streamed());
+    assert_eq!(outcome.text, "a| a0 a1 a>b(non_finite) b2 b3 b4 ");
+    assert_eq!((outcome.model(), outcome.attempts().as_str()), ("b", "a:non_finite"));
+    let resume = fake.requests.lock().unwrap()[1].resume.clone();
+    assert_eq!(resume, Some(Resume::Text { text: "a0 a1 ".to_owned(), tokens: 2 }));
+}
+
+#[test]
+fn the_notice_names_what_broke_the_text_and_not_what_was_skipped_after() {
+    let fake = Fake::new();
+    fake.act("a", [after(2, Then::Fail(K::NonFinite))]);
+    fake.inspect_fails("b", [K::Missing]);
+    let outcome = ask(&fake.scheduler(ABC), &[], streamed());
+    assert_eq!(outcome.text, "a| a0 a1 a>c(non_finite) c2 ");
+    assert_eq!(outcome.attempts(), "a:non_finite b:missing");
+}
+
+#[test]
+fn another_model_takes_over_once_per_request() {
+    let fake = Fake::new();
+    fake.act("a", [after(2, Then::Fail(K::NonFinite))]);
+    fake.act("b", [after(4, Then::Fail(K::NonFinite))]);
+    let outcome = ask(&fake.scheduler(ABC), &[], streamed());
+    assert_eq!(outcome.text, "a| a0 a1 a>b(non_finite) b2 b3 ");
+    assert_eq!((outcome.kind(), outcome.attempts().as_str()), ("non_finite", "a:non_finite b:non_finite"));
+    assert!(outcome.result.unwrap_err().shown);
+}
+
+#[test]
+fn one_that_took_over_and_crashed_goes_on_from_the_joined_text() {
+    let fake = Fake::new();
+    fake.act("a", [after(2, Then::Fail(K::NonFinite))]);
+    fake.act("b", [after(4, Then::Fail(K::Crashed)), after(5, Then::End)]);
+    let outcome = ask(&fake.scheduler(ABC), &[], streamed());
+    assert_eq!(outcome.text, "a| a0 a1 a>b(non_finite) b2 b3 b>b(crashed) b4 ");
+    let resume = fake.requests.lock().unwrap()[2].resume.clone();
+    assert_eq!(resume, Some(Resume::Text { text: "a0 a1 b2 b3 ".to_owned(), tokens: 4 }));
+}
+
+#[test]
+fn an_attempt_that_fails_before_it_goes_on_leaves_no_notice() {
+    let fake = Fake::new();
+    fake.act("a", [after(2, Then::Fail(K::NonFinite))]);
+    fake.act("b", [after(0, Then::Fail(K::NonFinite))]);
+    let outcome = ask(&fake.scheduler(ABC), &[], streamed());
+    assert_eq!(outcome.text, "a| a0 a1 a>c(non_finite) c2 ");
+}
+
+#[test]
+fn a_stall_in_the_middle_is_continued_too() {
+    let fake = Fake::new();
+    fake.act("a", [after(2, Then::Hang(30))]);
+    let outcome = ask(&fake.scheduler(ABC), &[], streamed());
+    assert_eq!(outcome.text, "a| a0 a1 a>b(stalled) b2 ");
+    assert_eq!(fake.count_of("kill a"), 1);
+}
+
+#[test]
+fn where_another_model_may_not_go_on_the_error_is_honest() {
+    let broken = |fake: &Fake| fake.act("a", [after(2, Then::Fail(K::NonFinite))]);
+    let base = || Request::new(downshift_worker::RequestId(77), Input::chat(vec![Message::user("hi")]));
+    let mut seeded = base();
+    seeded.sampling.seed = Some(1);
+    let mut with_logprobs = base();
+    with_logprobs.logprobs = Some(2);
+    let mut with_tools = base();
+    with_tools.input = Input::Chat { messages: Vec::new(), tools: vec![json!({"type": "function"})], variables: Default::default() };
+    let refused = Options { on_stream_failure: Some(OnStreamFailure::Error), ..streamed() };
+    for (request, options) in [(seeded, streamed()), (with_logprobs, streamed()), (with_tools, streamed()), (base(), refused)] {
+        let fake = Fake::new();
+        broken(&fake);
+        let outcome = submit(&fake.scheduler(ABC), request, &[], options, usize::MAX);
+        assert_eq!((outcome.text.as_str(), outcome.kind()), ("a| a0 a1 ", "non_finite"));
+    }
+}
+
+#[test]
+fn a_seeded_stream_is_continued_by_the_same_model() {
+    let fake = Fake::new();
+    fake.act("a", [after(2, Then::Fail(K::Crashed))]);
+    let scheduler = fake.scheduler(ABC);
+    let mut request = Request::new(scheduler.next_request_id(), Input::chat(Vec::new()));
+    request.sampling.seed = Some(1);
+    let outcome = submit(&scheduler, request, &[], streamed(), usize::MAX);
+    assert_eq!(outcome.text, "a| a0 a1 a>a(crashed) a2 ");
+}
+
+#[test]
+fn after_text_was_shown_no_attempt_is_cut_to_half_of_the_time() {
+    let fake = Fake::new();
+    fake.act("a", [after(2, Then::Fail(K::NonFinite))]);
+    fake.act("b", [Act { tokens: 14, pace: 1.0, then: Then::End }]);
+    let options = Options { timeout: Some(Duration::from_secs(20)), ..streamed() };
+    let outcome = ask(&fake.scheduler(ABC), &[], options);
+    assert_eq!((outcome.model(), outcome.attempts().as_str()), ("b", "a:non_finite"));
+}
+
+#[test]
+fn an_answer_that_repeats_itself_ends_with_length_and_is_no_failure() {
+    let fake = Fake::new();
+    fake.act("a", [after(5000, Then::Repeat)]);
+    fake.counts.lock().unwrap().insert("a".to_owned(), 9);
+    let scheduler = fake.scheduler(ABC);
+    let outcome = ask(&scheduler, &[], streamed());
+    let answer = outcome.result.unwrap();
+    assert_eq!((answer.output.finish_reason.as_str(), answer.fallback), ("length", None));
+    assert_eq!((answer.output.usage.completion_tokens, answer.output.usage.prompt_tokens), (256, 9));
+    assert_eq!(outcome.text.split_whitespace().count(), 257);
+    let unguarded = fake.scheduler(&format!("[settings]\nloop_guard = false\n{ABC}"));
+    fake.act("a", [after(500, Then::Repeat)]);
+    assert_eq!(ask(&unguarded, &[], streamed()).result.unwrap().output.usage.completion_tokens, 500);
+}

@@ -1,0 +1,103 @@
+//! What a child says on stderr: read always, so that it never blocks; logged; its last lines kept.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read};
+use std::sync::Mutex;
+
+use crate::lock;
+
+/// Lines kept for the message of a failure.
+const MAX_LINES: usize = 16;
+/// Bytes kept of a line.
+const MAX_LINE_BYTES: usize = 512;
+
+/// The last lines of a child.
+#[derive(Default)]
+pub(crate) struct Tail(Mutex<Words>);
+
+/// What a child has said that matters when it dies.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Words {
+    /// The last lines, oldest first, without backtraces.
+    pub lines: VecDeque<String>,
+    /// Its allocator has said that it gives up.
+    pub allocation_failed: bool,
+}
+
+impl Tail {
+    /// Reads to the end.
+    pub fn drain(&self, from: impl Read, model: &str) {
+        let mut from = BufReader::new(from);
+        let mut line = Vec::new();
+        while let Ok(bytes) = from.fill_buf() {
+            if bytes.is_empty() {
+                break;
+            }
+            let end = bytes.iter().position(|byte| *byte == b'\n');
+            let part = &bytes[..end.unwrap_or(bytes.len())];
+            line.extend_from_slice(&part[..part.len().min(MAX_LINE_BYTES - line.len())]);
+            let used = part.len() + usize::from(end.is_some());
+            from.consume(used);
+            if end.is_some() {
+                self.push(&line, model);
+                line.clear();
+            }
+        }
+        self.push(&line, model);
+    }
+
+    fn push(&self, line: &[u8], model: &str) {
+        let line = String::from_utf8_lossy(line);
+        let line = line.trim();
+        if line.is_empty() {
+            return;
+        }
+        tracing::debug!(target: "downshift::worker", model, "{line}");
+        if is_backtrace(line) {
+            return;
+        }
+        let mut words = lock(&self.0);
+        words.allocation_failed |= line.starts_with("memory allocation of ") && line.ends_with(" bytes failed");
+        if words.lines.len() == MAX_LINES {
+            words.lines.pop_front();
+        }
+        words.lines.push_back(line.to_owned());
+    }
+
+    pub fn words(&self) -> Words {
+        lock(&self.0).clone()
+    }
+}
+
+/// Whether Rust's run time prints this line below a panic, where it only hides what the panic said.
+fn is_backtrace(line: &str) -> bool {
+    let is_frame = line.split_once(": ").is_some_and(|(number, _)| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()));
+    is_frame || line == "stack backtrace:" || line.starts_with("at ") || line.starts_with("note: ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_are_kept_and_long_ones_cut() {
+        let mut text = (0..100).map(|i| format!("line {i}\n")).collect::<String>();
+        text.push_str(&"x".repeat(10 << 20));
+        let tail = Tail::default();
+        tail.drain(text.as_bytes(), "m");
+        let lines = tail.words().lines;
+        assert_eq!(lines.len(), MAX_LINES);
+        assert_eq!(lines[0], "line 85");
+        assert_eq!(lines[MAX_LINES - 2], "line 99");
+        assert_eq!(lines[MAX_LINES - 1], "x".repeat(MAX_LINE_BYTES));
+    }
+
+    #[test]
+    fn a_failed_allocation_is_noticed_above_its_backtrace() {
+        let tail = Tail::default();
+        tail.drain("memory allocation of 64 bytes failed\nstack backtrace:\n   0: one\n   at ./one.rs:1:1\nnote: Some".as_bytes(), "m");
+        let words = tail.words();
+        assert!(words.allocation_failed);
+        assert_eq!(words.lines, ["memory allocation of 64 bytes failed"]);
+    }
+}

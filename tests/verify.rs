@@ -1,0 +1,36 @@
+//! `verify` tells what is in a file, and what is wrong with it.
+
+use downshift_engine::testing::{poison, value_at};
+
+use crate::support::{Folder, model};
+
+#[test]
+fn a_sound_file_is_described_and_passes() {
+    let ran = Folder::new().with_model("m.gguf", 1).run(&["verify", "m.gguf"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    for part in ["GGUF v3", "Q8_0", "283 tokens", "renders", "llama, 2 layers, context 512", "nothing wrong"] {
+        assert!(ran.stdout.contains(part), "{part}: {ran:?}");
+    }
+    let hash = ran.stdout.lines().find_map(|line| line.strip_prefix("sha256")).expect("a hash").trim().to_owned();
+    assert!(hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()), "{hash}");
+}
+
+#[test]
+fn what_is_wrong_is_named_and_fails() {
+    let check = |file: Vec<u8>, expected: &str| {
+        let ran = Folder::new().with("m.gguf", file).run(&["verify", "m.gguf"]);
+        assert_eq!(ran.code, Some(1), "{expected}: {ran:?}");
+        assert!(ran.stdout.contains(expected) || ran.stderr.contains(expected), "{expected}: {ran:?}");
+    };
+    let mut file = model(1);
+    poison(&mut file, "blk.0.attn_q.weight", 3);
+    check(file, "`blk.0.attn_q.weight`: `d` is NaN in block 3");
+    let mut file = model(1);
+    let text = value_at(&file, "tokenizer.chat_template") + 8;
+    file[text..text + 6].copy_from_slice(b"{% fro");
+    check(file, "chat template, line 1");
+    let mut file = model(1);
+    file.truncate(file.len() - 100);
+    check(file, "is truncated");
+    check(b"not a model".to_vec(), "is not a GGUF file");
+}
