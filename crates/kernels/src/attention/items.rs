@@ -309,6 +309,8 @@ impl Part<'_> {
                 lanes[i % STRIP] = q;
             }
         }
+        // SAFETY: an `Ops` exists only for an instruction set this machine has.
+        unsafe { (table.pack_queries)(k_dim, qt) };
         ot.fill(0.0);
         max.fill(f32::NEG_INFINITY);
         sum.fill(0.0);
@@ -329,11 +331,11 @@ impl Part<'_> {
             let columns = TileColumns { visible, max, sum, factor };
             // SAFETY: an `Ops` exists only for an instruction set this machine has.
             unsafe {
-                (table.widen)(kind, k, &mut wide[..n_keys * k_dim]);
-                (table.score_tile)(k_dim, &wide[..n_keys * k_dim], qt, st);
+                (table.widen_keys)(kind, k_dim, k, wide);
+                (table.score_tile)(k_dim, n_keys, wide, qt, st);
                 (table.softmax_tile)(self.map(), n_keys, st, columns);
-                (table.widen)(kind, v, &mut wide[..used.len() * v_dim]);
-                (table.mix_tile)(v_dim, used.start, &wide[..used.len() * v_dim], st, factor, ot);
+                (table.widen_values)(kind, v_dim, v, wide);
+                (table.mix_tile)(v_dim, used, wide, st, factor, ot);
             }
         }
         for (i, row) in rows.clone().enumerate() {

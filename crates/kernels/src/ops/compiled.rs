@@ -16,10 +16,12 @@ macro_rules! table {
             gated: kernels::gated,
             max_and_finite: kernels::max_and_finite,
             narrow: kernels::narrow,
-            widen: kernels::widen,
             score_rows: kernels::score_rows,
             online_softmax: kernels::online_softmax,
             mix_rows: kernels::mix_rows,
+            pack_queries: kernels::pack_queries,
+            widen_keys: kernels::widen_rows,
+            widen_values: kernels::widen_rows,
             score_tile: kernels::score_tile,
             softmax_tile: kernels::softmax_tile,
             mix_tile: kernels::mix_tile,
@@ -42,13 +44,14 @@ macro_rules! table {
             kernel!($features, $simd, gated = lanes::gated, (act: Activation, gate: &[f32], up: &[f32], out: &mut [f32]));
             kernel!($features, $simd, max_and_finite = lanes::max_and_finite, (x: &[f32]) -> (usize, f32, bool));
             kernel!($features, $simd, narrow = lanes::narrow, (kind: KvType, row: &[f32], out: &mut [u8]));
-            kernel!($features, $simd, widen = lanes::widen, (kind: KvType, rows: &[u8], out: &mut [f32]));
             kernel!($features, $simd, score_rows = few::score_rows::<_, $rows>, (kind: KvType, dim: usize, q: &[f32], k: &[u8], scores: &mut [f32], next: &[u8]));
             kernel!($features, $simd, online_softmax = few::online_softmax, (map: ScoreMap, scores: &mut [f32], max: &mut f32, sum: &mut f32) -> f32);
             kernel!($features, $simd, mix_rows = few::mix_rows::<_, $rows>, (kind: KvType, dim: usize, mix: MixRows<'_>, v: &[u8], acc: &mut [f32], next: &[u8]));
-            kernel!($features, $simd, score_tile = tiles::score_tile::<_, $vectors>, (dim: usize, k: &[f32], qt: &[f32], st: &mut [f32]));
+            kernel!($features, $simd, pack_queries = lanes::pack_queries, (dim: usize, qt: &mut [f32]));
+            kernel!($features, $simd, widen_rows = lanes::widen_rows, (kind: KvType, dim: usize, rows: &[u8], out: &mut [f32]));
+            kernel!($features, $simd, score_tile = tiles::score_tile::<_, $vectors>, (dim: usize, n_keys: usize, k: &[f32], qt: &[f32], st: &mut [f32]));
             kernel!($features, $simd, softmax_tile = tiles::softmax_tile, (map: ScoreMap, n_keys: usize, st: &mut [f32], columns: TileColumns<'_>));
-            kernel!($features, $simd, mix_tile = tiles::mix_tile::<_, $vectors>, (dim: usize, first: usize, v: &[f32], pt: &[f32], factor: &[f32], ot: &mut [f32]));
+            kernel!($features, $simd, mix_tile = tiles::mix_tile::<_, $vectors>, (dim: usize, keys: std::ops::Range<usize>, v: &[f32], pt: &[f32], factor: &[f32], ot: &mut [f32]));
         }
     };
 }

@@ -312,7 +312,7 @@ pub(super) fn narrow<S: Simd>(s: S, kind: KvType, row: &[f32], out: &mut [u8]) {
 }
 
 #[inline(always)]
-pub(super) fn widen<S: Simd>(s: S, kind: KvType, rows: &[u8], out: &mut [f32]) {
+fn widen<S: Simd>(s: S, kind: KvType, rows: &[u8], out: &mut [f32]) {
     match kind {
         KvType::F16 => {
             assert!(rows.len() == 2 * out.len() && out.len().is_multiple_of(16));
@@ -336,3 +336,14 @@ pub(super) fn widen<S: Simd>(s: S, kind: KvType, rows: &[u8], out: &mut [f32]) {
         }
     }
 }
+
+/// Rows for the products of `tiles`, which read them as they are.
+#[inline(always)]
+pub(super) fn widen_rows<S: Simd>(s: S, kind: KvType, dim: usize, rows: &[u8], out: &mut [f32]) {
+    let n = rows.len() / kind.row_bytes(dim);
+    widen(s, kind, rows, &mut out[..n * dim]);
+}
+
+/// Queries for the products of `tiles`, which read them as they are.
+#[inline(always)]
+pub(super) fn pack_queries<S: Simd>(_: S, _dim: usize, _qt: &mut [f32]) {}

@@ -4,6 +4,8 @@
 #![allow(unsafe_code)]
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -19,6 +21,8 @@ pub(crate) mod scalar_attention;
 mod simd;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
+
+use std::ops::Range;
 
 use crate::activation::Activation;
 use crate::isa::{Isa, Tier};
@@ -73,8 +77,6 @@ pub(crate) struct OpsTable {
     pub max_and_finite: unsafe fn(x: &[f32]) -> (usize, f32, bool),
     /// One head's row to storage; `out` is a padded row.
     pub narrow: unsafe fn(kind: KvType, row: &[f32], out: &mut [u8]),
-    /// Rows of storage to f32; `out.len()` elements, a multiple of the row's padding.
-    pub widen: unsafe fn(kind: KvType, rows: &[u8], out: &mut [f32]),
     /// `scores[r][j] = q[r] · k[j]`: `q` (rows, dim), `k` n_keys stored rows, `scores` (rows, 64). `next` is memory
     /// worth fetching meanwhile.
     pub score_rows: unsafe fn(kind: KvType, dim: usize, q: &[f32], k: &[u8], scores: &mut [f32], next: &[u8]),
@@ -84,14 +86,20 @@ pub(crate) struct OpsTable {
     /// `acc[r] = acc[r] * factor[r] + sum over j of weights[r][j] * v[j]`: `weights` (rows, 64), `v` n_keys stored rows
     /// of which weights[r][first..first + n_keys] are the weights, `acc` (rows, dim).
     pub mix_rows: unsafe fn(kind: KvType, dim: usize, mix: MixRows<'_>, v: &[u8], acc: &mut [f32], next: &[u8]),
-    /// `st[j][r] = k[j] · qt[.][r]`: `k` (n_keys, dim), `qt` strips of (dim, 16), `st` strips of (64, 16).
-    pub score_tile: unsafe fn(dim: usize, k: &[f32], qt: &[f32], st: &mut [f32]),
+    /// Brings `qt`, strips of (dim, 16), to the form that `score_tile` reads, in place.
+    pub pack_queries: unsafe fn(dim: usize, qt: &mut [f32]),
+    /// At most 64 stored rows of `dim` elements to f32, in the form that `score_tile` reads; `out` (64, dim).
+    pub widen_keys: unsafe fn(kind: KvType, dim: usize, rows: &[u8], out: &mut [f32]),
+    /// The same in the form that `mix_tile` reads.
+    pub widen_values: unsafe fn(kind: KvType, dim: usize, rows: &[u8], out: &mut [f32]),
+    /// `st[j][r] = k[j] · qt[.][r]`: `k` (64, dim) of which `n_keys` count, `qt` strips of (dim, 16), `st` strips of (64, 16).
+    pub score_tile: unsafe fn(dim: usize, n_keys: usize, k: &[f32], qt: &[f32], st: &mut [f32]),
     /// As `online_softmax`, for the columns of a tile: `st` strips of (64, 16), of which keys 0..n_keys count, and of
     /// these for column r only `visible.0[r] <= j < visible.1[r]`; `max`, `sum` and `factor` per column.
     pub softmax_tile: unsafe fn(map: ScoreMap, n_keys: usize, st: &mut [f32], columns: TileColumns<'_>),
-    /// `ot[d][r] = ot[d][r] * factor[r] + sum over j of v[j][d] * pt[j][r]`: `v` (n_keys, dim), `pt` strips of (64, 16)
-    /// from key `first` on, `ot` strips of (dim, 16).
-    pub mix_tile: unsafe fn(dim: usize, first: usize, v: &[f32], pt: &[f32], factor: &[f32], ot: &mut [f32]),
+    /// `ot[d][r] = ot[d][r] * factor[r] + sum over j in keys of v[j - keys.start][d] * pt[j][r]`: `v` (64, dim), `pt` strips of
+    /// (64, 16), `ot` strips of (dim, 16).
+    pub mix_tile: unsafe fn(dim: usize, keys: Range<usize>, v: &[f32], pt: &[f32], factor: &[f32], ot: &mut [f32]),
 }
 
 /// Weights of a few query rows over the keys of a block.
@@ -127,25 +135,16 @@ impl Ops {
             #[cfg(target_arch = "x86_64")]
             Tier::Avx2 => &avx2::TABLE,
             #[cfg(target_arch = "x86_64")]
-            Tier::Avx512Vnni | Tier::Amx => &avx512::TABLE,
+            Tier::Avx512Vnni => &avx512::TABLE,
+            #[cfg(target_arch = "x86_64")]
+            Tier::Amx => &amx::TABLE,
         };
         Self { table }
     }
 
     /// All this machine has, the slowest first.
     pub fn available() -> Vec<Self> {
-        let mut tables = vec![&scalar::TABLE];
-        #[cfg(target_arch = "x86_64")]
-        {
-            use std::is_x86_feature_detected as has;
-            if has!("avx2") && has!("fma") && has!("f16c") {
-                tables.push(&avx2::TABLE);
-                if has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") {
-                    tables.push(&avx512::TABLE);
-                }
-            }
-        }
-        tables.into_iter().map(|table| Self { table }).collect()
+        Isa::available().iter().map(|isa| Self::of(*isa)).collect()
     }
 
     /// Name of the instruction set.

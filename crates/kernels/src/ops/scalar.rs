@@ -18,10 +18,12 @@ pub(crate) static TABLE: OpsTable = OpsTable {
     gated,
     max_and_finite,
     narrow,
-    widen,
     score_rows: scalar_attention::score_rows,
     online_softmax: scalar_attention::online_softmax,
     mix_rows: scalar_attention::mix_rows,
+    pack_queries,
+    widen_keys: widen_rows,
+    widen_values: widen_rows,
     score_tile: scalar_attention::score_tile,
     softmax_tile: scalar_attention::softmax_tile,
     mix_tile: scalar_attention::mix_tile,
@@ -161,7 +163,7 @@ fn narrow(kind: KvType, row: &[f32], out: &mut [u8]) {
     }
 }
 
-pub(super) fn widen(kind: KvType, rows: &[u8], out: &mut [f32]) {
+pub(crate) fn widen(kind: KvType, rows: &[u8], out: &mut [f32]) {
     match kind {
         KvType::F16 => {
             for (out, bytes) in out.iter_mut().zip(rows.chunks_exact(2)) {
@@ -177,4 +179,11 @@ pub(super) fn widen(kind: KvType, rows: &[u8], out: &mut [f32]) {
             }
         }
     }
+}
+
+fn pack_queries(_dim: usize, _qt: &mut [f32]) {}
+
+fn widen_rows(kind: KvType, dim: usize, rows: &[u8], out: &mut [f32]) {
+    let n = rows.len() / kind.row_bytes(dim);
+    widen(kind, rows, &mut out[..n * dim]);
 }

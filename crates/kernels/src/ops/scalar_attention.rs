@@ -1,5 +1,7 @@
 //! The parts of attention in plain Rust: the specification of every other table.
 
+use std::ops::Range;
+
 use half::f16;
 
 use super::{MixRows, STRIP, ScoreMap, TileColumns};
@@ -58,9 +60,9 @@ pub(crate) fn mix_rows(kind: KvType, dim: usize, mix: MixRows<'_>, v: &[u8], acc
     }
 }
 
-pub(crate) fn score_tile(dim: usize, k: &[f32], qt: &[f32], st: &mut [f32]) {
+pub(crate) fn score_tile(dim: usize, n_keys: usize, k: &[f32], qt: &[f32], st: &mut [f32]) {
     for (qt, st) in qt.chunks_exact(dim * STRIP).zip(st.chunks_exact_mut(KV_BLOCK * STRIP)) {
-        for (k, st) in k.chunks_exact(dim).zip(st.chunks_exact_mut(STRIP)) {
+        for (k, st) in k.chunks_exact(dim).take(n_keys).zip(st.chunks_exact_mut(STRIP)) {
             st.fill(0.0);
             for (k, qt) in k.iter().zip(qt.chunks_exact(STRIP)) {
                 for (st, q) in st.iter_mut().zip(qt) {
@@ -89,7 +91,7 @@ pub(crate) fn softmax_tile(map: ScoreMap, n_keys: usize, st: &mut [f32], columns
     }
 }
 
-pub(crate) fn mix_tile(dim: usize, first: usize, v: &[f32], pt: &[f32], factor: &[f32], ot: &mut [f32]) {
+pub(crate) fn mix_tile(dim: usize, keys: Range<usize>, v: &[f32], pt: &[f32], factor: &[f32], ot: &mut [f32]) {
     let strips = ot.chunks_exact_mut(dim * STRIP).zip(pt.chunks_exact(KV_BLOCK * STRIP));
     for ((ot, pt), factor) in strips.zip(factor.chunks_exact(STRIP)) {
         for row in ot.chunks_exact_mut(STRIP) {
@@ -97,7 +99,7 @@ pub(crate) fn mix_tile(dim: usize, first: usize, v: &[f32], pt: &[f32], factor: 
                 *o *= f;
             }
         }
-        for (v, pt) in v.chunks_exact(dim).zip(pt[first * STRIP..].chunks_exact(STRIP)) {
+        for (v, pt) in v.chunks_exact(dim).zip(pt[keys.start * STRIP..keys.end * STRIP].chunks_exact(STRIP)) {
             for (v, ot) in v.iter().zip(ot.chunks_exact_mut(STRIP)) {
                 for (o, p) in ot.iter_mut().zip(pt) {
                     *o += v * p;

@@ -3,6 +3,8 @@
 //! Both products are one kernel, `C[i][r] (+)= sum over k of A[i, k] * B[k][r]`: A is a widened key or value whose elements
 //! are broadcast, B and C lie in strips of 16 rows r, so nothing is transposed and no sum crosses lanes.
 
+use std::ops::Range;
+
 use super::few::map_score;
 use super::simd::{Simd, exp2};
 use super::{STRIP, ScoreMap, TileColumns};
@@ -32,15 +34,14 @@ struct Product {
 
 /// `OpsTable::score_tile`; `N` vectors at a time.
 #[inline(always)]
-pub(super) fn score_tile<S: Simd, const N: usize>(s: S, dim: usize, k: &[f32], qt: &[f32], st: &mut [f32]) {
+pub(super) fn score_tile<S: Simd, const N: usize>(s: S, dim: usize, n_keys: usize, k: &[f32], qt: &[f32], st: &mut [f32]) {
     let n_strips = st.len() / (KV_BLOCK * STRIP);
-    let height = k.len() / dim;
-    assert!(k.len() == height * dim && height <= KV_BLOCK);
+    assert!(n_keys <= KV_BLOCK && k.len() >= n_keys * dim);
     assert!(qt.len() == n_strips * dim * STRIP && st.len() == n_strips * KV_BLOCK * STRIP);
     let product = Product {
         a: k.as_ptr(),
         a_strides: (dim, 1),
-        height,
+        height: n_keys,
         depth: dim,
         b: qt.as_ptr(),
         b_strip: dim * STRIP,
@@ -54,17 +55,24 @@ pub(super) fn score_tile<S: Simd, const N: usize>(s: S, dim: usize, k: &[f32], q
 
 /// `OpsTable::mix_tile`; `N` vectors at a time.
 #[inline(always)]
-pub(super) fn mix_tile<S: Simd, const N: usize>(s: S, dim: usize, first: usize, v: &[f32], pt: &[f32], factor: &[f32], ot: &mut [f32]) {
+pub(super) fn mix_tile<S: Simd, const N: usize>(
+    s: S,
+    dim: usize,
+    keys: Range<usize>,
+    v: &[f32],
+    pt: &[f32],
+    factor: &[f32],
+    ot: &mut [f32],
+) {
     let n_strips = ot.len() / (dim * STRIP);
-    let depth = v.len() / dim;
-    assert!(v.len() == depth * dim && first + depth <= KV_BLOCK && factor.len() == n_strips * STRIP);
+    assert!(v.len() >= keys.len() * dim && keys.end <= KV_BLOCK && factor.len() == n_strips * STRIP);
     assert!(ot.len() == n_strips * dim * STRIP && pt.len() == n_strips * KV_BLOCK * STRIP);
     let product = Product {
         a: v.as_ptr(),
         a_strides: (1, dim),
         height: dim,
-        depth,
-        b: pt[first * STRIP..].as_ptr(),
+        depth: keys.len(),
+        b: pt[keys.start * STRIP..].as_ptr(),
         b_strip: KV_BLOCK * STRIP,
         c: ot.as_mut_ptr(),
         c_strip: dim * STRIP,
