@@ -8,6 +8,7 @@ mod connection;
 mod exit;
 mod inbox;
 mod oom;
+mod outbox;
 mod remote;
 mod spawner;
 mod stderr;

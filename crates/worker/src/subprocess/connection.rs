@@ -3,24 +3,23 @@
 //! Owns the process, from its start until it is reaped, and three threads: one writes, one reads and reaps, one drains stderr.
 //! Nothing here blocks on the child: what it does not read waits in a bounded queue.
 
-use std::collections::{HashMap, VecDeque};
-use std::io::{self, BufReader, Read, Write};
+use std::collections::HashMap;
+use std::io::{self, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::exit::{Death, diagnose};
 use super::inbox::{Inbox, Received};
 use super::oom::{Mark, OomKills};
+use super::outbox::Outbox;
 use super::spawner;
 use super::stderr::Tail;
 use crate::wire::{self, BUILD, ChildRole, FromWorker, MAX_FRAME_BYTES, PROTOCOL, ToWorker, WireError};
 use crate::{Device, Failure, FailureKind, RequestId, ResidentMemory, Stage, Stats, lock, platform};
 
-/// Bytes that may wait for a child that does not read.
-const MAX_QUEUED_BYTES: usize = 2 * MAX_FRAME_BYTES;
 /// A child that has closed its pipe is given this long to end.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -373,60 +372,6 @@ impl Drop for Call<'_> {
             self.inbox.abandon();
             if let Some(id) = self.request {
                 self.connection.tell(0, &ToWorker::Cancel { id });
-            }
-        }
-    }
-}
-
-/// Frames on their way to a child that may not read them.
-#[derive(Default)]
-struct Outbox {
-    queue: Mutex<Queue>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct Queue {
-    frames: VecDeque<Vec<u8>>,
-    bytes: usize,
-    closed: bool,
-}
-
-impl Outbox {
-    /// Whether there was room. What nobody will read any more counts as sent.
-    fn put(&self, frame: Vec<u8>) -> bool {
-        let mut queue = lock(&self.queue);
-        if queue.closed {
-            return true;
-        }
-        if queue.bytes + frame.len() > MAX_QUEUED_BYTES {
-            return false;
-        }
-        queue.bytes += frame.len();
-        queue.frames.push_back(frame);
-        drop(queue);
-        self.changed.notify_one();
-        true
-    }
-
-    fn close(&self) {
-        let mut queue = lock(&self.queue);
-        *queue = Queue { closed: true, ..Queue::default() };
-        drop(queue);
-        self.changed.notify_one();
-    }
-
-    /// Writes until closed or until the pipe breaks, which the reader learns as well.
-    fn write_to(&self, mut pipe: impl Write) {
-        loop {
-            let queue = lock(&self.queue);
-            let waited = self.changed.wait_while(queue, |queue| queue.frames.is_empty() && !queue.closed);
-            let mut queue = waited.unwrap_or_else(std::sync::PoisonError::into_inner);
-            let Some(frame) = queue.frames.pop_front() else { return };
-            queue.bytes -= frame.len();
-            drop(queue);
-            if pipe.write_all(&frame).and_then(|()| pipe.flush()).is_err() {
-                return self.close();
             }
         }
     }

@@ -10,7 +10,7 @@ use crate::fake::spec;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_downshift-fake-worker");
 
-fn frame(call: u64, json: &str) -> Vec<u8> {
+pub fn frame(call: u64, json: &str) -> Vec<u8> {
     let length = u32::try_from(8 + json.len()).unwrap();
     [&length.to_le_bytes()[..], &call.to_le_bytes(), json.as_bytes()].concat()
 }
