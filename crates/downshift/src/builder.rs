@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use downshift_scheduler::config::{ModelEntry, Settings};
-use downshift_scheduler::{Config, Scheduler};
+use downshift_scheduler::{Config, ConfigError, Scheduler};
+use downshift_worker::fault::{Faults, Faulty, VARIABLE};
 use downshift_worker::{Launcher, ModelSpec};
 
 use crate::{Downshift, Error};
@@ -61,12 +62,17 @@ impl Builder {
     /// There is no model, two have one name, or a list names one that does not exist.
     pub fn build(self) -> Result<Downshift, Error> {
         let config = Config::new(self.settings, self.models)?;
-        let launcher = self.launcher.unwrap_or_else(in_process);
+        let launcher = self.launcher.map_or_else(in_process, Ok)?;
         Ok(Downshift::with_scheduler(Scheduler::new(config, launcher)))
     }
 }
 
-/// Runs models on threads of this process.
-pub(crate) fn in_process() -> Arc<dyn Launcher> {
-    Arc::new(downshift_engine::InProcess)
+/// Runs models on threads of this process; they fail on purpose if the environment says so.
+pub(crate) fn in_process() -> Result<Arc<dyn Launcher>, Error> {
+    let engine = Arc::new(downshift_engine::InProcess);
+    match Faults::from_env() {
+        Ok(None) => Ok(engine),
+        Ok(Some(faults)) => Ok(Arc::new(Faulty::new(engine, faults, false))),
+        Err(problem) => Err(ConfigError::new(VARIABLE, problem, "write rules such as chat@load:corrupt, or unset it").into()),
+    }
 }
