@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use downshift_scheduler::config::{ModelEntry, Settings};
 use downshift_scheduler::{Config, ConfigError, Scheduler};
-use downshift_worker::fault::{Faults, Faulty, VARIABLE};
-use downshift_worker::{Launcher, ModelSpec};
+use downshift_worker::{Faulty, Launcher, ModelSpec};
 
 use crate::{Downshift, Error};
 
@@ -69,10 +68,7 @@ impl Builder {
 
 /// Runs models on threads of this process; they fail on purpose if the environment says so.
 pub(crate) fn in_process() -> Result<Arc<dyn Launcher>, Error> {
-    let engine = Arc::new(downshift_engine::InProcess);
-    match Faults::from_env() {
-        Ok(None) => Ok(engine),
-        Ok(Some(faults)) => Ok(Arc::new(Faulty::new(engine, faults, false))),
-        Err(problem) => Err(ConfigError::new(VARIABLE, problem, "write rules such as chat@load:corrupt, or unset it").into()),
-    }
+    let engine = downshift_engine::InProcess;
+    let faulty = Faulty::from_env(engine).map_err(|error| ConfigError::new("", error.to_string(), "correct or unset the variable"))?;
+    Ok(Arc::new(faulty))
 }

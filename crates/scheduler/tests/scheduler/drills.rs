@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use downshift_scheduler::{Options, Scheduler};
-use downshift_worker::fault::{Faults, Faulty};
+use downshift_worker::Faulty;
 
 use crate::support::*;
 
 fn scheduler(fake: &Arc<Fake>, rules: &str, settings: &str) -> Scheduler {
-    let launcher = Faulty::new(Arc::new(FakeLauncher(fake.clone())), Faults::parse(rules).unwrap(), false);
+    let launcher = Faulty::new(FakeLauncher(fake.clone()), rules.parse().unwrap());
     fake.scheduler_with(&format!("[settings]\n{settings}\n{ABC}"), Arc::new(launcher))
 }
 
@@ -18,9 +18,13 @@ fn every_fault_at_every_stage_streamed_or_not_is_survived() {
         for stage in ["load", "prefill", "token=2"] {
             for stream in [true, false] {
                 for on_failure in ["continue", "error"] {
+                    let never_there = matches!((fault, stage), ("corrupt" | "unsupported", "prefill" | "token=2") | ("nan", "load"));
+                    if never_there {
+                        continue;
+                    }
                     let fake = Fake::new();
                     let setting = format!("on_stream_failure = \"{on_failure}\"");
-                    let scheduler = scheduler(&fake, &format!("a@{stage}:{fault}"), &setting);
+                    let scheduler = scheduler(&fake, &format!("a@{stage}:{fault}!"), &setting);
                     let outcome = ask(&scheduler, &[], Options { stream, ..Options::default() });
                     let cell = format!("{fault} at {stage}, streamed: {stream}, {on_failure}: {outcome:?}");
                     let shown = stream && stage == "token=2";
@@ -44,10 +48,10 @@ fn every_fault_at_every_stage_streamed_or_not_is_survived() {
 #[test]
 fn a_fault_that_strikes_once_is_repaired_by_the_same_model() {
     let fake = Fake::new();
-    let outcome = ask(&scheduler(&fake, "a@token=2:segv*1", ""), &[], streamed());
+    let outcome = ask(&scheduler(&fake, "a@token=2:segv", ""), &[], streamed());
     assert_eq!(outcome.text, "a| a0 a1 a>a(crashed) a2 ");
     let fake = Fake::new();
-    let outcome = ask(&scheduler(&fake, "a@load:oom*1", ""), &[], streamed());
+    let outcome = ask(&scheduler(&fake, "a@load:oom", ""), &[], streamed());
     assert_eq!((outcome.text.as_str(), outcome.attempts().as_str()), ("a| a0 a1 a2 ", "a:out_of_memory"));
 }
 
@@ -55,7 +59,7 @@ fn a_fault_that_strikes_once_is_repaired_by_the_same_model() {
 fn a_worker_that_hangs_on_demand_is_given_up() {
     for stage in ["load", "prefill", "token=1"] {
         let fake = Fake::new();
-        let scheduler = Arc::new(scheduler(&fake, &format!("a@{stage}:hang"), ""));
+        let scheduler = Arc::new(scheduler(&fake, &format!("a@{stage}:hang!"), ""));
         let asking = {
             let scheduler = scheduler.clone();
             std::thread::spawn(move || ask(&scheduler, &[], Options::default()))
@@ -72,7 +76,7 @@ fn a_worker_that_hangs_on_demand_is_given_up() {
 #[test]
 fn five_hundred_faults_leave_nothing_behind() {
     let fake = Fake::new();
-    let scheduler = scheduler(&fake, "a@prefill:segv;b@prefill:nan", "allowed_fails = 4000000000");
+    let scheduler = scheduler(&fake, "a@prefill:segv!;b@prefill:nan!", "allowed_fails = 4000000000");
     for _ in 0..250 {
         assert_eq!(ask(&scheduler, &[], streamed()).model(), "c");
     }
