@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use downshift_scheduler::config::{ModelEntry, Settings};
-use downshift_scheduler::{Config, Scheduler};
-use downshift_worker::{Launcher, ModelSpec};
+use downshift_scheduler::{Config, ConfigError, Scheduler};
+use downshift_worker::{Faulty, Launcher, ModelSpec};
 
 use crate::{Downshift, Error};
 
@@ -61,12 +61,14 @@ impl Builder {
     /// There is no model, two have one name, or a list names one that does not exist.
     pub fn build(self) -> Result<Downshift, Error> {
         let config = Config::new(self.settings, self.models)?;
-        let launcher = self.launcher.unwrap_or_else(in_process);
+        let launcher = self.launcher.map_or_else(in_process, Ok)?;
         Ok(Downshift::with_scheduler(Scheduler::new(config, launcher)))
     }
 }
 
-/// Runs models on threads of this process.
-pub(crate) fn in_process() -> Arc<dyn Launcher> {
-    Arc::new(downshift_engine::InProcess)
+/// Runs models on threads of this process; they fail on purpose if the environment says so.
+pub(crate) fn in_process() -> Result<Arc<dyn Launcher>, Error> {
+    let engine = downshift_engine::InProcess;
+    let faulty = Faulty::from_env(engine).map_err(|error| ConfigError::new("", error.to_string(), "correct or unset the variable"))?;
+    Ok(Arc::new(faulty))
 }

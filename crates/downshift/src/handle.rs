@@ -29,7 +29,7 @@ impl Downshift {
     /// The file cannot be read, or something in it is wrong; the error names line, key and remedy.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, Error> {
         let config = Config::from_file(path.as_ref())?;
-        Ok(Self::with_scheduler(Scheduler::new(config, in_process())))
+        Ok(Self::with_scheduler(Scheduler::new(config, in_process()?)))
     }
 
     /// One model, without any models.toml. A file that cannot be loaded shows when it is asked.

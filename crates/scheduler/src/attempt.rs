@@ -67,6 +67,11 @@ pub struct Answer<T = Completion> {
     pub fallback: Option<Fallback>,
 }
 
+/// After this time busy models and full memory are worth another try.
+const USUAL_WAIT: Duration = Duration::from_secs(5);
+/// Nobody is told to wait longer: a file or a setting may have changed by then.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
 /// A request that nobody answered, or whose stream ended early.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refused {
@@ -100,10 +105,11 @@ pub enum RefusedClass {
 }
 
 impl Refused {
-    pub(crate) fn new(requested: String, failure: Failure, attempts: Vec<Attempt>, shown: bool) -> Self {
+    /// `comes_back`: when a model that cools down may be tried again.
+    pub(crate) fn new(requested: String, failure: Failure, attempts: Vec<Attempt>, shown: bool, comes_back: Option<Duration>) -> Self {
         let passes =
             attempts.iter().any(|attempt| passes_with_time(attempt.kind, attempt.stage)) || passes_with_time(failure.kind, failure.stage);
-        let retry_after = passes.then_some(Duration::from_secs(5));
+        let retry_after = passes.then(|| comes_back.unwrap_or(USUAL_WAIT).clamp(Duration::from_secs(1), LONGEST_WAIT));
         Self { requested, failure, attempts, shown, retry_after }
     }
 
@@ -159,7 +165,7 @@ mod tests {
         let refused = |kinds: &[FailureKind]| {
             let last = *kinds.last().unwrap();
             let attempts = kinds.iter().map(|kind| attempt(*kind)).collect();
-            Refused::new("m".to_owned(), Failure::new(last, Stage::Load, ""), attempts, false).class()
+            Refused::new("m".to_owned(), Failure::new(last, Stage::Load, ""), attempts, false, None).class()
         };
         assert_eq!(refused(&[FailureKind::DoesNotFit, FailureKind::Missing]), RefusedClass::Unavailable);
         assert_eq!(refused(&[FailureKind::Corrupt, FailureKind::Missing]), RefusedClass::Failed);

@@ -111,7 +111,8 @@ impl<'a, 'l, W: Work> Journey<'a, 'l, W> {
 
     fn refuse(self, failure: Failure) -> Refused {
         tracing::warn!(request = %self.id, kind = failure.kind.as_str(), "refused: {failure}");
-        Refused::new(self.chain.requested, failure, self.attempts, self.written.is_shown())
+        let comes_back = self.shared.comes_back(&self.chain.models);
+        Refused::new(self.chain.requested, failure, self.attempts, self.written.is_shown(), comes_back)
     }
 
     fn count_fallback(&self, from: Option<&(usize, Failure)>, to: usize) {
@@ -224,6 +225,7 @@ impl<'a, 'l, W: Work> Journey<'a, 'l, W> {
         }
         let spec = &shared.config.models()[index].spec;
         let file = FileId::of(spec);
+        let next_load = shared.look(|state| state.residents.next_load(index));
         let _trial = match shared.standing(index, &file, last) {
             Standing::Go => None,
             Standing::Trial => Some(Trial { shared, index }),
@@ -249,6 +251,7 @@ impl<'a, 'l, W: Work> Journey<'a, 'l, W> {
             info: &info,
             ticket: &self.ticket,
             positions,
+            next_load,
             deadline: until_shown.or(self.deadline),
             not_on: failed_on,
             free_idle: change == Some(Change::FreeIdle),

@@ -48,6 +48,8 @@ pub(crate) struct Want<'a> {
     pub deadline: Option<Duration>,
     /// Positions of KV without which the model is of no use to the request.
     pub positions: u32,
+    /// From [`crate::residents::Residents::next_load`], before the verdict was asked: loads since then that failed count as joined.
+    pub next_load: u64,
     /// A device it just failed on.
     pub not_on: Option<Device>,
     /// Unload every idle model before it is loaded.
@@ -100,7 +102,7 @@ impl Shared {
         let parallel = self.config.models()[index].spec.parallel as usize;
         let queue = self.config.settings.queue;
         let started = self.clock.now();
-        let mut joined = None;
+        let mut joined = want.next_load;
         let mut seen = None;
         loop {
             let heard = self.bell.heard();
@@ -117,7 +119,7 @@ impl Shared {
                 )
                 .into());
             }
-            let load_failure = joined.and_then(|generation| self.look(|state| state.residents.load_failure(index, generation)));
+            let load_failure = self.look(|state| state.residents.load_failure(index, joined));
             if let Some((failure, device)) = load_failure {
                 return Err(Failed { failure, device: Some(device) });
             }
@@ -141,15 +143,15 @@ impl Shared {
                 }
                 Claim::Vacant { ticket } => {
                     *place = Some(ticket);
-                    joined = self.begin_load(want)?;
-                    if joined.is_some() {
+                    if let Some(generation) = self.begin_load(want)? {
+                        joined = generation;
                         continue;
                     }
                 }
                 Claim::Wait { ticket, load } => {
                     *place = Some(ticket);
                     if let Some((generation, load)) = load {
-                        joined = Some(generation);
+                        joined = generation;
                         let snapshot = load.read();
                         if seen.replace(snapshot) != Some(snapshot) && !progress(snapshot) {
                             return Err(client_left(Stage::Load).into());

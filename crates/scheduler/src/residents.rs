@@ -184,6 +184,11 @@ impl Residents {
         None
     }
 
+    /// The first generation that a load begun from now on can have, seen from its failures.
+    pub fn next_load(&self, index: usize) -> u64 {
+        self.models[index].failed_load.as_ref().map_or(0, |(failed, ..)| failed + 1)
+    }
+
     /// Why, and where, the load of this generation or a later one failed.
     pub fn load_failure(&self, index: usize, generation: u64) -> Option<(Failure, Device)> {
         let failed = self.models[index].failed_load.as_ref().filter(|(failed, ..)| *failed >= generation);

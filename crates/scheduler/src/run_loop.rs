@@ -17,7 +17,7 @@ use crate::policy::{self, Memory};
 use crate::residents::{Residents, Slot};
 use crate::room::Probe;
 use crate::running::panic_message;
-use crate::verdict::Standing;
+use crate::verdict::{Standing, Verdict};
 
 /// What the scheduler takes from the machine; tests replace it.
 #[derive(Clone)]
@@ -203,6 +203,16 @@ impl Shared {
             }
             _ => resident.verdict.failed(failure, memory, now, file, &self.config.settings),
         }
+    }
+
+    /// When one of these models may be tried again, if all that keeps it back is time.
+    pub fn comes_back(&self, models: &[usize]) -> Option<Duration> {
+        let now = self.clock.now();
+        let until = |state: &State, index: usize| match &state.residents.models[index].verdict {
+            Verdict::Cooling { until, .. } => Some(until.saturating_sub(now)),
+            Verdict::Ok { .. } | Verdict::Quarantined { .. } => None,
+        };
+        self.look(|state| models.iter().filter_map(|index| until(state, *index)).min())
     }
 
     /// Notes that a trial is over, whatever became of it.

@@ -4,16 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use downshift_worker::{Failure, FailureKind, Launcher, ModelInfo, Placement, RequestId};
+use downshift_worker::{Failure, FailureKind, Launcher, ModelInfo, Placement, RequestId, Worker};
 
 use crate::attempt::{Answer, Refused};
 use crate::chain::Options;
 use crate::config::{Config, ConfigError};
 use crate::counters::Counters;
 use crate::file_id::FileId;
+use crate::load::Want;
 use crate::plan::{Ledger, Need, Plan, plan};
-use crate::residents::State;
-use crate::run_loop::{Environment, Shared};
+use crate::residents::{Slot, State};
+use crate::run_loop::{Environment, Shared, Ticket};
 use crate::submit::{Listener, Submission, embed, submit};
 use crate::verdict::Verdict;
 
@@ -169,6 +170,23 @@ impl Scheduler {
         self.config().check_kinds(&kinds)
     }
 
+    /// Calls `work` with a worker of this very model, loading it if need be: to tokenize, to apply its template, or to have it
+    /// ready. Nobody takes its place.
+    ///
+    /// # Errors
+    /// [`FailureKind::UnknownModel`], or why it cannot be loaded.
+    pub fn with_worker<R>(&self, name: &str, work: impl FnOnce(&dyn Worker) -> R) -> Result<R, Failure> {
+        let info = self.inspect(name)?;
+        let index = self.config().index_of(name).unwrap_or_default();
+        let shared = &self.shared;
+        let ticket = Ticket::default();
+        let next_load = shared.look(|state| state.residents.next_load(index));
+        let want = Want { index, info: &info, ticket: &ticket, positions: 0, next_load, deadline: None, not_on: None, free_idle: false };
+        let slot = shared.acquire(&want, &mut |_| true).map_err(|failed| failed.failure)?;
+        let _release = Release { shared, slot: &slot };
+        Ok(work(slot.worker.as_ref()))
+    }
+
     /// What loading a model would take now, and whether there is room: for `context` positions, or those it is configured with.
     ///
     /// # Errors
@@ -206,6 +224,18 @@ impl Scheduler {
     /// Ends all requests as if their clients had left, stops all workers, and refuses new requests.
     pub fn shutdown(&self) {
         self.shared.close();
+    }
+}
+
+/// Frees a slot, however its use ends.
+struct Release<'a> {
+    shared: &'a Shared,
+    slot: &'a Slot,
+}
+
+impl Drop for Release<'_> {
+    fn drop(&mut self) {
+        self.shared.release(self.slot);
     }
 }
 

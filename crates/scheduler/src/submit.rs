@@ -86,7 +86,7 @@ fn travel<W: Work>(
     options: Options,
     listener: &mut Listener<'_>,
 ) -> Result<Answer<W::Output>, Refused> {
-    let refuse = |failure| Err(Refused::new(models.first().cloned().unwrap_or_default(), failure, Vec::new(), false));
+    let refuse = |failure| Err(Refused::new(models.first().cloned().unwrap_or_default(), failure, Vec::new(), false, None));
     let chain = match Chain::admit(&shared.config, &models, &options) {
         Ok(chain) => chain,
         Err(failure) => return refuse(failure),

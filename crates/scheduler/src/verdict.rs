@@ -38,9 +38,9 @@ impl Verdict {
             Self::Cooling { .. } if last => Standing::Go,
             Self::Cooling { until, failure, .. } if now < *until => {
                 let left = (*until - now).as_secs().max(1);
-                Standing::Skip(skip(failure, &format!("cooling down for another {left} s after")))
+                Standing::Skip(skip(failure, &format!("cooling down for another {left} s, after:")))
             }
-            Self::Cooling { trial, failure, .. } if *trial => Standing::Skip(skip(failure, "being tried again by another request after")),
+            Self::Cooling { trial, failure, .. } if *trial => Standing::Skip(skip(failure, "another request tries it again, after:")),
             Self::Cooling { trial, .. } => {
                 *trial = true;
                 Standing::Trial

@@ -303,3 +303,28 @@ fn shutdown_stops_workers_and_refuses_requests() {
     assert_eq!(fake.count_of("drop a"), 1);
     assert_eq!(ask(&scheduler, &[], streamed()).kind(), "cancelled");
 }
+
+#[test]
+fn a_worker_can_be_had_for_itself_and_is_given_back() {
+    let fake = Fake::new();
+    let scheduler = fake.scheduler(ABC);
+    assert_eq!(scheduler.with_worker("b", |worker| worker.tokenize("hi", false)).unwrap().unwrap(), [104, 105]);
+    assert_eq!((scheduler.models()[1].state, scheduler.models()[1].running), (ModelState::Ready, 0));
+    fake.load("a", [Load::Fail(K::Corrupt)]);
+    assert_eq!(scheduler.with_worker("a", |_| ()).unwrap_err().kind, K::Corrupt);
+    assert_eq!(scheduler.with_worker("x", |_| ()).unwrap_err().kind, K::UnknownModel);
+}
+
+#[test]
+fn a_caller_is_told_to_come_back_when_the_cooldown_ends() {
+    let fake = Fake::new();
+    fake.act("a", (0..4).map(|_| after(0, Then::Fail(K::NonFinite))));
+    fake.inspect_fails("b", [K::Missing]);
+    let scheduler = fake.scheduler("[models.a]\npath = \"a\"\nfallbacks = [\"b\"]\n[models.b]\npath = \"b\"");
+    for _ in 0..3 {
+        ask(&scheduler, &[], streamed());
+    }
+    fake.clock.advance(Duration::from_secs(20));
+    let refused = ask(&scheduler, &[], streamed()).result.unwrap_err();
+    assert_eq!((refused.class(), refused.retry_after), (RefusedClass::Unavailable, Some(Duration::from_secs(40))));
+}

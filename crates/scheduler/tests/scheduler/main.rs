@@ -1,5 +1,6 @@
 //! The scheduler over fake models and a fake clock: one file per family of promises.
 
+mod drills;
 mod embeddings;
 mod fallback;
 mod memory;

@@ -176,9 +176,13 @@ impl Fake {
 
     /// A scheduler over models `a`, `b`, `c` unless `text` says otherwise.
     pub fn scheduler(self: &Arc<Self>, text: &str) -> Scheduler {
-        let launcher = FakeLauncher(self.clone());
+        self.scheduler_with(text, Arc::new(FakeLauncher(self.clone())))
+    }
+
+    /// As [`Fake::scheduler`], over a launcher that wraps the fake one.
+    pub fn scheduler_with(&self, text: &str, launcher: Arc<dyn Launcher>) -> Scheduler {
         let environment = Environment { clock: self.clock.clone(), probe: Probe::at(self.root.path()) };
-        Scheduler::with_environment(config(text), Arc::new(launcher), environment)
+        Scheduler::with_environment(config(text), launcher, environment)
     }
 }
 
