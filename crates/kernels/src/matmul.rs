@@ -59,11 +59,11 @@ impl fmt::Display for ShapeError {
 impl std::error::Error for ShapeError {}
 
 impl<'a> Matrix<'a> {
-    /// `rows` rows of `cols` weights; `data` must be exactly their bytes, and a row a whole number of blocks.
+    /// `rows` rows of `cols` weights; `data` must be exactly their bytes, and a row at least one block and only whole ones.
     pub fn new(dtype: DType, rows: usize, cols: usize, data: &'a [u8]) -> Result<Self, ShapeError> {
         dtype
             .row_bytes(cols)
-            .filter(|bytes| bytes.checked_mul(rows) == Some(data.len()))
+            .filter(|bytes| cols > 0 && bytes.checked_mul(rows) == Some(data.len()))
             .map(|row_bytes| Self { dtype, rows, cols, row_bytes, data })
             .ok_or(ShapeError { dtype, rows, cols, bytes: data.len() })
     }

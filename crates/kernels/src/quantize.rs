@@ -58,6 +58,7 @@ struct Q8Buffers {
     qs: Aligned<i8>,
     d: Aligned<f32>,
     sums: Aligned<f32>,
+    sums16: Aligned<f32>,
 }
 
 struct Q8KBuffers {
@@ -80,6 +81,8 @@ pub(crate) struct Q8<'a> {
     pub(crate) d: &'a [f32],
     /// `d` times the sum of the quants, per 32.
     pub(crate) sums: &'a [f32],
+    /// The same, per 16.
+    pub(crate) sums16: &'a [f32],
 }
 
 /// A row `x` in eight bits: `x[i] = d[i / 256] * multipliers[i / 32] * q[i]`, `|q| <= 127`, multipliers in 1..=63, so that
@@ -110,7 +113,12 @@ impl Activations {
             cols: 0,
             forms: 0,
             f32: Aligned::zeroed(max_rows * max_cols),
-            q8: Q8Buffers { qs: Aligned::zeroed(padded), d: Aligned::zeroed(padded / 32), sums: Aligned::zeroed(padded / 32) },
+            q8: Q8Buffers {
+                qs: Aligned::zeroed(padded),
+                d: Aligned::zeroed(padded / 32),
+                sums: Aligned::zeroed(padded / 32),
+                sums16: Aligned::zeroed(padded / 16),
+            },
             q8k: Q8KBuffers {
                 qs: Aligned::zeroed(padded),
                 d: Aligned::zeroed(padded / 256),
@@ -150,7 +158,7 @@ impl Activations {
     /// Bytes that [`Activations::new`] reserves.
     pub fn bytes_for(max_rows: usize, max_cols: usize) -> usize {
         let padded = max_rows * max_cols.next_multiple_of(PAD);
-        let q8 = padded + padded / 32 * 2 * size_of::<f32>();
+        let q8 = padded + (padded / 32 * 2 + padded / 16) * size_of::<f32>();
         let q8k = padded + padded / 256 * size_of::<f32>() + (padded / 16 + padded / 32) * 2 * size_of::<i16>();
         max_rows * max_cols * size_of::<f32>()
             + q8
@@ -181,6 +189,7 @@ impl Activations {
             qs: &self.q8.qs[row * padded..][..padded],
             d: &self.q8.d[row * padded / 32..][..padded / 32],
             sums: &self.q8.sums[row * padded / 32..][..padded / 32],
+            sums16: &self.q8.sums16[row * padded / 16..][..padded / 16],
         }
     }
 
@@ -256,13 +265,23 @@ impl Activations {
             let whole = row * padded..(row + 1) * padded;
             let groups = whole.start / 32..whole.end / 32;
             // SAFETY: the caller's promise.
-            let (qs, d, sums) =
-                unsafe { (self.q8.qs.shared_mut(whole), self.q8.d.shared_mut(groups.clone()), self.q8.sums.shared_mut(groups)) };
-            for (g, (d, sum)) in d.iter_mut().zip(sums).enumerate() {
+            let (qs, d, sums, sums16) = unsafe {
+                (
+                    self.q8.qs.shared_mut(whole.clone()),
+                    self.q8.d.shared_mut(groups.clone()),
+                    self.q8.sums.shared_mut(groups),
+                    self.q8.sums16.shared_mut(whole.start / 16..whole.end / 16),
+                )
+            };
+            let sums = sums.iter_mut().zip(sums16.as_chunks_mut::<2>().0);
+            for (g, (d, (sum, sums16))) in d.iter_mut().zip(sums).enumerate() {
                 let x = group(x, g);
-                let q = quants(&x, 127.0 / max_abs(&x));
-                *d = max_abs(&x) / 127.0;
-                *sum = *d * q.iter().map(|q| i32::from(*q)).sum::<i32>() as f32;
+                let max = max_abs(&x);
+                let q = quants(&x, 127.0 / max);
+                *d = max / 127.0;
+                let half = |q: &[i8]| *d * q.iter().map(|q| i32::from(*q)).sum::<i32>() as f32;
+                *sums16 = [half(&q[..16]), half(&q[16..])];
+                *sum = sums16[0] + sums16[1];
                 let at = g / 4 * 128 + g % 4 * 16;
                 qs[at..at + 16].copy_from_slice(&q[..16]);
                 qs[at + 64..at + 80].copy_from_slice(&q[16..]);

@@ -209,5 +209,6 @@ fn a_matrix_is_exactly_its_bytes() {
     assert!(Matrix::new(DType::Q4_K, 2, 256, &[0; 288]).is_ok());
     assert!(Matrix::new(DType::Q4_K, 2, 256, &[0; 289]).is_err());
     assert!(Matrix::new(DType::Q4_K, 2, 128, &[0; 144]).is_err());
+    assert!(Matrix::new(DType::Q8_0, 3, 0, &[]).is_err());
     assert!(Matrix::new(DType::F32, usize::MAX, usize::MAX / 4, &[]).is_err());
 }

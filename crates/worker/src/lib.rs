@@ -6,6 +6,7 @@
 //! Does not own models (the engine implements the traits) or decisions (the scheduler consumes them).
 
 mod failure;
+mod fault;
 mod output;
 mod platform;
 mod request;
@@ -15,6 +16,7 @@ mod subprocess;
 mod wire;
 
 pub use failure::{Failure, FailureKind, Stage};
+pub use fault::{FaultError, Faults, Faulty};
 pub use output::{Completion, Delta, FinishReason, Timings, TokenLogprob, Usage};
 pub use request::{Input, Message, Prompt, Request, RequestId, Resume, Role, SamplingParams};
 pub use serve::serve;

@@ -9,7 +9,7 @@ mod system;
 #[path = "platform/other.rs"]
 mod system;
 
-pub(crate) use system::{configure, describe, die_with_parent, limit_memory, memory_of, take_stdio};
+pub(crate) use system::{configure, describe, die_by, die_with_parent, limit_memory, memory_of, take_stdio};
 
 /// How a process ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,4 +29,12 @@ pub(crate) enum Ending {
     Code(i32),
     /// The system does not say.
     Unknown,
+}
+
+/// Signals that end a process, for faults on demand.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum FatalSignal {
+    Segv,
+    Bus,
+    Kill,
 }

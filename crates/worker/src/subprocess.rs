@@ -20,6 +20,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::fault::{FAULT_VARIABLE, Faults};
 use crate::wire::{self, ChildRole, FromWorker, ToWorker};
 use crate::{
     Device, DeviceMemory, Failure, FailureKind, Launcher, LoadProgress, ModelInfo, ModelSpec, Placement, Request, Stage, Worker, lock,
@@ -112,7 +113,14 @@ impl Subprocess {
     fn open(&self, model: &str, role: ChildRole, life: u32) -> Result<Arc<Connection>, Failure> {
         let mut command = Command::new(&self.program);
         command.args(&self.args).envs(self.envs.iter().map(|(key, value)| (key, value))).env(LIFE_VARIABLE, life.to_string());
-        Connection::open(command, model, role, &self.oom_kills)
+        Connection::open(command, model, role, &self.oom_kills, self.plays_oom_kill(model))
+    }
+
+    /// Whether a fault on demand stands for the kernel's out-of-memory kill of this model.
+    fn plays_oom_kill(&self, model: &str) -> bool {
+        let own = self.envs.iter().rev().find(|(key, _)| key == FAULT_VARIABLE);
+        let faults = own.map_or_else(Faults::from_env, |(_, rules)| rules.to_string_lossy().parse());
+        faults.is_ok_and(|faults| faults.play_oom_kill(model))
     }
 
     fn reader(&self, model: &str) -> Result<Arc<Connection>, Failure> {

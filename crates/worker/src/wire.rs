@@ -277,3 +277,74 @@ pub(crate) fn shallow(input: &Input) -> Result<(), Failure> {
 pub(crate) fn invalid(message: String) -> Failure {
     Failure::new(FailureKind::InvalidRequest, Stage::Admission, message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::TokenLogprob;
+
+    fn delta() -> FromWorker {
+        let logprobs = vec![TokenLogprob { token_id: 7, logprob: -0.1, top: vec![(7, -0.1), (8, f32::NEG_INFINITY)] }];
+        FromWorker::Delta(Delta { text: "\u{1f600}\0".to_owned(), token_ids: vec![7], logprobs })
+    }
+
+    #[test]
+    fn frames_follow_each_other_and_end_between_two() {
+        let frames = [encode(3, &delta()).unwrap(), encode(u64::MAX, &FromWorker::Counted(1)).unwrap()].concat();
+        let mut input = frames.as_slice();
+        assert_eq!(read(&mut input).unwrap(), Some((3, delta())));
+        assert_eq!(read(&mut input).unwrap(), Some((u64::MAX, FromWorker::Counted(1))));
+        assert_eq!(read::<FromWorker>(&mut input).unwrap(), None);
+    }
+
+    #[test]
+    fn a_frame_cut_anywhere_means_that_the_other_side_is_gone() {
+        let frame = encode(1, &delta()).unwrap();
+        for length in 1..frame.len() {
+            assert!(matches!(read::<FromWorker>(&mut &frame[..length]), Err(WireError::Gone(_))), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_length_that_is_only_announced_costs_nothing() {
+        let announced = |length: u32| read::<FromWorker>(&mut length.to_le_bytes().as_slice());
+        assert!(matches!(announced(MAX_FRAME_BYTES as u32), Err(WireError::Gone(_))));
+        assert!(matches!(announced(MAX_FRAME_BYTES as u32 + 1), Err(WireError::TooLong(_))));
+        assert!(matches!(read::<FromWorker>(&mut [7, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7].as_slice()), Err(WireError::TooShort(7))));
+    }
+
+    #[test]
+    fn a_frame_stops_growing_at_the_limit() {
+        use std::io::Write;
+        let mut frame = Bounded(Vec::new());
+        assert!(frame.write_all(&vec![0; MAX_FRAME_BYTES + 4]).is_ok());
+        assert!(frame.write_all(&[0]).is_err());
+        assert_eq!(frame.0.len(), MAX_FRAME_BYTES + 4);
+    }
+
+    #[test]
+    fn random_changes_give_a_message_or_an_error() {
+        let mut state = 1_u64;
+        // xorshift64: the same numbers in every run.
+        let mut random = move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as usize
+        };
+        let whole = encode(1, &delta()).unwrap();
+        let mut understood = 0;
+        for _ in 0..20_000 {
+            let mut frame = whole.clone();
+            for _ in 0..1 + random() % 4 {
+                let at = random() % frame.len();
+                frame[at] = random() as u8;
+            }
+            let child = read::<FromWorker>(&mut frame.as_slice());
+            let parent = read::<ToWorker<'_>>(&mut frame.as_slice());
+            assert!(!matches!(parent, Ok(Some(_))), "no change makes a delta a question");
+            understood += usize::from(child.is_ok());
+        }
+        assert!((1..10_000).contains(&understood), "{understood}");
+    }
+}

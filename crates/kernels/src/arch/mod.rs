@@ -6,3 +6,5 @@ pub(crate) mod amx;
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512_vnni;
+#[cfg(target_arch = "x86_64")]
+mod panel;

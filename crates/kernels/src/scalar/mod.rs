@@ -17,6 +17,12 @@ mod q5_k;
 mod q6_k;
 mod q8_0;
 
+pub(crate) use iq4_nl::LEVELS as LEVELS_IQ4;
+pub(crate) use iq4_xs::scale as iq4_xs_scale;
+pub(crate) use mxfp4::LEVELS as LEVELS_MXFP4;
+pub(crate) use mxfp4::scale as mxfp4_scale;
+pub(crate) use q3_k::scale as q3_k_scale;
+
 use crate::blocks::DType;
 use crate::matmul::ROWS_MAX;
 use crate::quantize::Activations;
@@ -109,7 +115,7 @@ fn f16(bytes: &[u8]) -> f32 {
 }
 
 /// Scale and minimum number `j` of the twelve bytes that hold eight of each in six bits (Q4_K, Q5_K).
-fn scale_min(scales: &[u8], j: usize) -> (f32, f32) {
+pub(crate) fn scale_min(scales: &[u8], j: usize) -> (f32, f32) {
     let (scale, min) = if j < 4 {
         (scales[j] & 63, scales[j + 4] & 63)
     } else {

@@ -15,7 +15,7 @@ pub(super) fn dequantize(bytes: &[u8], out: &mut [f32]) {
 }
 
 /// `2^(e - 128)`, by its bits; the two smallest are subnormal.
-fn scale(e: u8) -> f32 {
+pub(crate) fn scale(e: u8) -> f32 {
     f32::from_bits(match e {
         0 => 0x0020_0000,
         1 => 0x0040_0000,

@@ -9,9 +9,7 @@ pub(super) fn dequantize(bytes: &[u8], out: &mut [f32]) {
         let (high, qs, scales) = (&block[..32], &block[32..96], &block[96..108]);
         let d = f16(&block[108..]);
         for (group, y) in y.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-            let low = scales[group % 8] >> (group / 8 * 4) & 15;
-            let top = scales[8 + group % 4] >> (group / 4 * 2) & 3;
-            let scale = d * (f32::from(low | top << 4) - 32.0);
+            let scale = d * scale(scales, group);
             let (half, shift, part) = (group / 8, group % 8 / 2 * 2, group % 2 * 16);
             for (l, y) in y.iter_mut().enumerate() {
                 let third = high[part + l] >> (group / 2) & 1;
@@ -20,4 +18,11 @@ pub(super) fn dequantize(bytes: &[u8], out: &mut [f32]) {
             }
         }
     }
+}
+
+/// Scale number `group` of the twelve bytes that hold sixteen, as a signed number.
+pub(crate) fn scale(scales: &[u8], group: usize) -> f32 {
+    let low = scales[group % 8] >> (group / 8 * 4) & 15;
+    let top = scales[8 + group % 4] >> (group / 4 * 2) & 3;
+    f32::from(low | top << 4) - 32.0
 }

@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::process::{Command, ExitStatus};
 
-use super::Ending;
+use super::{Ending, FatalSignal};
 use crate::ResidentMemory;
 
 /// The pipes of the process. Here stdout stays what it is: a library that prints to it is a protocol failure.
@@ -54,4 +54,9 @@ pub(crate) fn describe(status: ExitStatus) -> Ending {
 /// The system is not asked here.
 pub(crate) fn memory_of(_pid: u32) -> Option<ResidentMemory> {
     None
+}
+
+/// Without signals, every end is an abort.
+pub(crate) fn die_by(_signal: FatalSignal) -> ! {
+    std::process::abort()
 }

@@ -6,9 +6,9 @@ use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus};
 
-use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getpid, getrlimit, kill_process, setrlimit};
 
-use super::Ending;
+use super::{Ending, FatalSignal};
 use crate::ResidentMemory;
 
 /// Takes the pipes of the process for the protocol: whatever reads stdin from now on finds it empty, and whatever writes to
@@ -41,9 +41,15 @@ pub(crate) fn limit_memory(bytes: u64) -> io::Result<()> {
     Ok(setrlimit(Resource::Data, Rlimit { current: least(current), maximum: least(maximum) })?)
 }
 
-/// A process group of its own: Ctrl-C in the terminal is for the parent alone.
+/// A process group of its own, because Ctrl-C in the terminal is for the parent alone; and the parent's name, where the program
+/// is only known as this one.
 pub(crate) fn configure(command: &mut Command) {
     command.process_group(0);
+    if command.get_program() == "/proc/self/exe"
+        && let Some(name) = std::env::args_os().next()
+    {
+        command.arg0(name);
+    }
 }
 
 /// How a process with this status ended.
@@ -79,4 +85,18 @@ pub(crate) fn memory_of(pid: u32) -> Option<ResidentMemory> {
         kib.checked_mul(1024)
     };
     Some(ResidentMemory { anon_bytes: bytes("RssAnon:")?, file_bytes: bytes("RssFile:")? })
+}
+
+/// Ends this process by a signal.
+pub(crate) fn die_by(signal: FatalSignal) -> ! {
+    let signal = match signal {
+        FatalSignal::Segv => Signal::SEGV,
+        FatalSignal::Bus => Signal::BUS,
+        FatalSignal::Kill => Signal::KILL,
+    };
+    // The first one may only remove the handler that Rust's run time has for stack overflows.
+    loop {
+        let _ = kill_process(getpid(), signal);
+        std::thread::yield_now();
+    }
 }

@@ -6,9 +6,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, BufReader, Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Condvar, Mutex};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::exit::{Death, diagnose};
@@ -40,7 +40,8 @@ impl Stop {
 /// A child process; dropping it kills and reaps it.
 pub(crate) struct Connection {
     shared: Arc<Shared>,
-    reader: Option<JoinHandle<()>>,
+    /// Disconnected when the child is reaped and every call has ended.
+    buried: Mutex<Receiver<()>>,
 }
 
 struct Shared {
@@ -55,6 +56,8 @@ struct Shared {
     tail: Tail,
     oom_kills: Arc<OomKills>,
     mark: Mark,
+    /// A SIGKILL of this child is to be taken for the kernel's.
+    plays_oom_kill: bool,
 }
 
 #[derive(Default)]
@@ -66,7 +69,13 @@ struct Calls {
 
 impl Connection {
     /// Starts the child that `command` describes.
-    pub fn open(mut command: Command, model: &str, role: ChildRole, oom_kills: &Arc<OomKills>) -> Result<Arc<Self>, Failure> {
+    pub fn open(
+        mut command: Command,
+        model: &str,
+        role: ChildRole,
+        oom_kills: &Arc<OomKills>,
+        plays_oom_kill: bool,
+    ) -> Result<Arc<Self>, Failure> {
         let program = command.get_program().display().to_string();
         let failed = |error: io::Error| {
             let kind = match error.kind() {
@@ -91,9 +100,11 @@ impl Connection {
             tail: Tail::default(),
             oom_kills: Arc::clone(oom_kills),
             mark,
+            plays_oom_kill,
         });
         // From here on a failure drops the connection, which kills and reaps the child.
-        let mut connection = Self { shared: Arc::clone(&shared), reader: None };
+        let (burial, buried) = channel::<()>();
+        let connection = Self { shared, buried: Mutex::new(buried) };
         let (Some(stdin), Some(stdout), Some(stderr)) = pipes else { return Err(failed(io::ErrorKind::BrokenPipe.into())) };
         let (drained, is_drained) = channel::<()>();
         connection
@@ -103,15 +114,18 @@ impl Connection {
             })
             .map_err(failed)?;
         connection.spawn("worker-writer", move |shared| shared.outbox.write_to(stdin)).map_err(failed)?;
-        let reader = connection.spawn("worker-reader", move |shared| shared.read(stdout, &is_drained)).map_err(failed)?;
-        connection.reader = Some(reader);
+        let read = move |shared: &Shared| {
+            shared.read(stdout, &is_drained);
+            drop(burial);
+        };
+        connection.spawn("worker-reader", read).map_err(failed)?;
         connection.tell(0, &ToWorker::Open { protocol: PROTOCOL, build: BUILD.into(), role });
         Ok(Arc::new(connection))
     }
 
-    fn spawn(&self, name: &str, body: impl FnOnce(&Shared) + Send + 'static) -> io::Result<JoinHandle<()>> {
+    fn spawn(&self, name: &str, body: impl FnOnce(&Shared) + Send + 'static) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
-        thread::Builder::new().name(name.to_owned()).spawn(move || body(&shared))
+        thread::Builder::new().name(name.to_owned()).spawn(move || body(&shared)).map(drop)
     }
 
     /// Opens a call; its failures carry `stage`.
@@ -185,9 +199,11 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.shared.stop(Stop::new(FailureKind::Crashed, "it is no longer needed"));
-        match self.reader.take() {
-            Some(reader) => drop(reader.join()),
-            None => drop(self.shared.reap()),
+        let buried = self.buried.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // A process that cannot even be killed (it waits for a disk) is reaped later, by the thread that reads.
+        if buried.recv_timeout(GRACE) == Err(RecvTimeoutError::Disconnected) && self.is_alive() {
+            // That thread could not be started.
+            let _ = self.shared.reap();
         }
         self.shared.outbox.close();
     }
@@ -287,7 +303,7 @@ impl Shared {
         }
         let ending = status.map_or(platform::Ending::Unknown, platform::describe);
         let is_kill = matches!(ending, platform::Ending::Signal { is_kill: true, .. });
-        let oom_killed = is_kill && self.oom_kills.explain_death_since(self.mark);
+        let oom_killed = is_kill && (self.plays_oom_kill || self.oom_kills.explain_death_since(self.mark));
         diagnose(&ending, oom_killed, &self.tail.words(), self.limited)
     }
 

@@ -203,3 +203,20 @@ fn values_just_shallow_enough_arrive() {
     let text = worker.apply_template(&Input::chat(vec![message])).unwrap();
     assert_eq!(text.matches('[').count(), 95);
 }
+
+#[test]
+fn a_reader_that_takes_nothing_stops_the_writer() {
+    let launcher = isolated();
+    let worker = start(&launcher, "m");
+    let mut sink = |_: Delta| {
+        eventually("the child has written what it may", || worker.stats().steps >= 256);
+        for _ in 0..100 {
+            // Other calls are answered meanwhile, and give an unbounded writer all the time it needs.
+            worker.tokenize("x", false).unwrap();
+        }
+        ControlFlow::Break(())
+    };
+    assert_eq!(worker.generate(&request(1, "forever"), &mut sink).unwrap_err().kind, FailureKind::Cancelled);
+    let steps = worker.stats().steps;
+    assert!((256..=258).contains(&steps), "{steps} words for one that was taken");
+}

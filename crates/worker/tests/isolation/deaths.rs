@@ -248,3 +248,45 @@ fn a_program_that_is_not_there_is_named() {
     assert_eq!((failure.kind, failure.stage), (FailureKind::Crashed, Stage::Load));
     assert!(failure.message.starts_with("the worker process /nowhere/downshift could not be started:"), "{failure}");
 }
+
+/// A control group that may use 64 MiB, where this process may make one; removed with its processes gone.
+struct PoorGroup(std::path::PathBuf);
+
+impl PoorGroup {
+    fn make() -> Option<Self> {
+        let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+        let line = |start: &str| own.lines().find_map(|line| line.split_once(start).map(|(_, group)| group.to_owned()));
+        let (parent, limit) = match line(":memory:") {
+            Some(group) => (format!("/sys/fs/cgroup/memory{group}"), "memory.limit_in_bytes"),
+            None => (format!("/sys/fs/cgroup{}", line("0::")?), "memory.max"),
+        };
+        let group = Self(format!("{parent}/downshift-test-{}", std::process::id()).into());
+        std::fs::create_dir(&group.0).ok()?;
+        std::fs::write(group.0.join(limit), "67108864").ok()?;
+        // Without a limit on swap the worker would only become slow; systems without swap have no such file.
+        let _ = std::fs::write(group.0.join("memory.swap.max"), "0");
+        let _ = std::fs::write(group.0.join("memory.memsw.limit_in_bytes"), "67108864");
+        Some(group)
+    }
+}
+
+impl Drop for PoorGroup {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn a_worker_really_killed_for_memory_is_told_from_a_crash_and_its_parent_lives() {
+    let Some(group) = PoorGroup::make() else {
+        eprintln!("skipped: this process may not make a control group with a memory limit");
+        return;
+    };
+    let program = env!("CARGO_BIN_EXE_downshift-fake-worker");
+    let mut parent = Command::new(program).arg("poor-parent").arg(&group.0).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(parent.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    parent.kill().unwrap();
+    parent.wait().unwrap();
+    assert_eq!(line, "out_of_memory: the worker process was killed by the kernel because memory ran out\n");
+}

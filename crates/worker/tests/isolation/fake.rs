@@ -28,7 +28,6 @@ pub fn collect(text: &mut String) -> impl FnMut(Delta) -> ControlFlow<()> + Send
     }
 }
 
-#[derive(Default)]
 pub struct Fake;
 
 impl Launcher for Fake {
@@ -119,6 +118,7 @@ impl FakeWorker {
             "print" => print_garbage(),
             "flood" => flood_stderr(),
             "alloc" => drop(std::hint::black_box(vec![1_u8; usize::MAX >> 2])),
+            "gorge" => drop(std::hint::black_box(vec![1_u8; 1 << 30])),
             "nan" => return Err(Failure::new(FailureKind::NonFinite, Stage::Decode, "NaN in the logits")),
             "meet" => {
                 let mut met = self.met.0.lock().unwrap();

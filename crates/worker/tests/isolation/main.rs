@@ -2,8 +2,10 @@
 //! whole answer or one honest failure, and nothing is left behind.
 
 mod contract;
+#[cfg(target_os = "linux")]
 mod deaths;
 mod fake;
+mod faults;
 mod hostile;
 
 use std::sync::Arc;

@@ -5,6 +5,7 @@
 
 #![allow(clippy::missing_safety_doc, reason = "the one condition of every function here: the target features it names")]
 
+mod batch;
 mod ceilings;
 mod float;
 pub(super) mod groups_of_16;
@@ -60,7 +61,7 @@ fn kernels(dtype: DType) -> Kernels {
         DType::Q6_K => (Form::Q8K, groups_of_16::dot_rows::<Q6K>),
         DType::IQ4_NL | DType::IQ4_XS | DType::MXFP4 => (Form::F32, scalar::dot_rows),
     };
-    Kernels { form, dot_rows, batch: None }
+    Kernels { form, dot_rows, batch: batch::batch(dtype) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
