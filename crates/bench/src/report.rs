@@ -229,7 +229,7 @@ mod tests {
         let row: serde_json::Value = serde_json::from_str(&report().row(Format::Jsonl, 0, &measurement())).expect("JSON");
         assert_eq!(row["samples_ts"], serde_json::json!([512.0, 256.0, 128.0]));
         assert!((row["avg_ts"].as_f64().expect("a number") - 298.6667).abs() < 1e-3);
-        assert!((row["stddev_ts"].as_f64().expect("a number") - 195.5215).abs() < 1e-3);
+        assert!((row["stddev_ts"].as_f64().expect("a number") - 195.5232).abs() < 1e-3);
         assert_eq!((&row["n_prompt"], &row["n_gen"], &row["n_depth"]), (&512.into(), &0.into(), &64.into()));
     }
 

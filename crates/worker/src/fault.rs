@@ -24,8 +24,8 @@ use std::time::Duration;
 use crate::platform::{self, FatalSignal};
 use crate::subprocess::LIFE_VARIABLE;
 use crate::{
-    Completion, Delta, DeviceMemory, Failure, FailureKind, Input, Launcher, LoadProgress, ModelInfo, ModelSpec, Placement, ResidentMemory,
-    Request, RequestId, Sink, Stage, Stats, Worker, lock,
+    Completion, Delta, DeviceMemory, Failure, FailureKind, Input, Launcher, LoadProgress, ModelInfo, ModelSpec, Placement, Request,
+    RequestId, ResidentMemory, Sink, Stage, Stats, Worker, lock,
 };
 
 /// The variable that holds the rules.

@@ -17,7 +17,7 @@ use super::oom::{Mark, OomKills};
 use super::spawner;
 use super::stderr::Tail;
 use crate::wire::{self, BUILD, ChildRole, FromWorker, MAX_FRAME_BYTES, PROTOCOL, ToWorker, WireError};
-use crate::{Device, Failure, FailureKind, ResidentMemory, RequestId, Stage, Stats, lock, platform};
+use crate::{Device, Failure, FailureKind, RequestId, ResidentMemory, Stage, Stats, lock, platform};
 
 /// Bytes that may wait for a child that does not read.
 const MAX_QUEUED_BYTES: usize = 2 * MAX_FRAME_BYTES;

@@ -7,7 +7,7 @@ use super::connection::{Connection, Stop};
 use super::unexpected;
 use crate::wire::{self, FromWorker, ToWorker, WINDOW};
 use crate::{
-    Completion, Failure, FailureKind, Input, LoadProgress, ModelSpec, Placement, ResidentMemory, Request, RequestId, Sink, Stage, Stats,
+    Completion, Failure, FailureKind, Input, LoadProgress, ModelSpec, Placement, Request, RequestId, ResidentMemory, Sink, Stage, Stats,
     Worker,
 };
 
