@@ -43,6 +43,15 @@ fn a_system_message_changes_the_prompt_and_a_seed_repeats_the_answer() {
 }
 
 #[test]
+fn a_worker_process_says_what_this_process_says() {
+    let folder = folder();
+    let apart = folder.run(&[&ASK[..], &["hello world"]].concat());
+    let within = folder.run(&[&ASK[..], &["--in-process", "hello world"]].concat());
+    assert_eq!((apart.code, within.code), (Some(0), Some(0)), "{apart:?}");
+    assert_eq!(apart.stdout, within.stdout);
+}
+
+#[test]
 fn a_reader_that_leaves_ends_the_answer_quietly() {
     let folder = folder();
     let args = ["chat", "-m", "m.gguf", "--temperature", "0", "--max-tokens", "400", "hello"];

@@ -9,9 +9,9 @@ use crate::ops::Ops;
 /// Which elements of a head form a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RopeKind {
-    /// Neighbours (x[2i], x[2i+1]): ggml's "norm".
+    /// Neighbours (`x[2i]`, `x[2i+1]`): ggml's "norm".
     Norm,
-    /// Halves (x[i], x[i + rotary_dim/2]): ggml's "neox".
+    /// Halves (`x[i]`, `x[i + rotary_dim/2]`): ggml's "neox".
     Neox,
 }
 
