@@ -9,9 +9,9 @@ import torch
 
 # Share of conversations drawn from each pool; harder tasks are shown more often.
 POOL_WEIGHTS = {
-    "small talk": 3.0, "addition": 7.0, "subtraction": 9.0, "multiplication": 2.5, "comparison": 3.5, "counting": 3.0,
-    "capitals": 4.0, "calendar": 2.5, "units": 5.0, "spelling": 4.0, "reversing": 8.0, "letters": 4.0, "downshift": 7.0,
-    "unknown": 5.0, "follow-up": 6.0, "persona": 6.0, "chat": 6.0,
+    "small talk": 3.0, "addition": 5.0, "subtraction": 7.0, "multiplication": 3.0, "comparison": 5.0, "counting": 3.0,
+    "capitals": 4.0, "calendar": 3.5, "units": 6.0, "spelling": 5.0, "reversing": 6.0, "letters": 3.0, "downshift": 8.0,
+    "unknown": 6.0, "follow-up": 6.0, "persona": 8.0, "chat": 7.0,
 }
 ROW_LEN = 128
 LONG_ROW_LEN = 1024
