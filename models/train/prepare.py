@@ -1,6 +1,7 @@
 """Writes what training reads: the tokenizer, the pools as token arrays, and the held-out questions.
 
     python prepare.py [--out out] [--seed 0]
+    python prepare.py --sample ../../tests/data/demo_heldout.jsonl      only the first four questions of each category
 """
 
 import argparse
@@ -12,6 +13,7 @@ from tokenizers import Tokenizer
 
 import bpe
 from corpus import POOL_SIZES, held_out_questions, training_pool, training_text, write_questions
+from scoring import read_questions
 
 
 def answer_mask(ids: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
@@ -27,10 +29,14 @@ def answer_mask(ids: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sample", type=Path, metavar="FILE", help="write the sample that downshift's own tests ask, and stop")
     args = parser.parse_args()
+    if args.sample:
+        write_questions(read_questions(per_category=4), args.sample)
+        return
     args.out.mkdir(parents=True, exist_ok=True)
 
     tokenizer = bpe.train()
