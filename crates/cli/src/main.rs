@@ -20,6 +20,7 @@ use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use args::{Args, Command, Eval};
+use downshift_worker::Faulty;
 
 fn main() -> ExitCode {
     match run(args::parse()) {
@@ -43,7 +44,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Template(args) => template::run(&args),
         Command::Doctor(args) => doctor::run(&args),
-        Command::Worker => Ok(downshift_worker::serve(downshift_engine::InProcess)),
+        Command::Worker => Ok(downshift_worker::serve(Faulty::from_env(downshift_engine::InProcess)?)),
     }
 }
 
