@@ -1,11 +1,11 @@
 //! Builds an engine from code instead of a models.toml.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use downshift_scheduler::config::{ModelEntry, Settings};
 use downshift_scheduler::{Config, ConfigError, Scheduler};
-use downshift_worker::{Faulty, Launcher, ModelSpec};
+use downshift_worker::{Faulty, Launcher, ModelSpec, Subprocess};
 
 use crate::{Downshift, Error};
 
@@ -32,6 +32,15 @@ pub struct Builder {
 }
 
 impl Builder {
+    /// Starts from the models and settings of a models.toml.
+    ///
+    /// # Errors
+    /// As [`Downshift::from_file`].
+    pub fn file(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let config = Config::from_file(path.as_ref())?;
+        Ok(Self { settings: config.settings.clone(), models: config.models().to_vec(), launcher: None })
+    }
+
     /// Adds a model with every option at its default.
     pub fn model(self, name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
         self.entry(ModelEntry::new(ModelSpec { name: name.into(), ..ModelSpec::from_path(path) }))
@@ -53,6 +62,12 @@ impl Builder {
     pub fn launcher(mut self, launcher: impl Launcher + 'static) -> Self {
         self.launcher = Some(Arc::new(launcher));
         self
+    }
+
+    /// Runs each model in a child process: `program worker`, where `program` is the `downshift` command of this very version. What
+    /// kills a model then kills no host.
+    pub fn worker_program(self, program: impl Into<PathBuf>) -> Self {
+        self.launcher(Subprocess::new(program).arg("worker"))
     }
 
     /// The engine. Nothing is loaded before it is asked for.

@@ -40,7 +40,7 @@
 //! ```
 //!
 //! Models run in this process by default: errors and panics are caught, but an abort, SIGBUS (a file cut short while it is
-//! mapped) or the kernel's out-of-memory killer end the host. A launcher that starts worker processes takes that away.
+//! mapped) or the kernel's out-of-memory killer end the host. [`Builder::worker_program`] gives each model a process of its own instead.
 
 mod ask;
 mod builder;

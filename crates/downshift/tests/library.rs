@@ -160,6 +160,8 @@ fn a_models_toml_is_read_and_its_mistakes_name_line_and_remedy() {
     assert_eq!((error.line, error.remedy.as_str()), (Some(3), "did you mean `fallbacks`?"));
     std::fs::write(&path, "[models.chat]\npath = \"chat.gguf\"\n").unwrap();
     assert_eq!(Downshift::from_file(&path).unwrap().config().models()[0].spec.path, folder.path().join("chat.gguf"));
+    let built = downshift::Builder::file(&path).unwrap().launcher(Scripted::new()).build().unwrap();
+    assert_eq!(built.chat("Hi").unwrap().model, "chat");
     assert!(Downshift::builder().build().is_err());
 }
 

@@ -155,6 +155,35 @@ impl Pool {
     }
 }
 
+impl Pool {
+    /// Calls `f(idx, chunk)` once for each chunk of `chunk_len` elements of `data`, the last one shorter; each worker takes a
+    /// contiguous share of them. Panics if `chunk_len` is 0.
+    pub fn run_chunks<T: Send>(&self, data: &mut [T], chunk_len: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+        assert!(chunk_len > 0, "chunks of no length");
+        let n_chunks = data.len().div_ceil(chunk_len);
+        let whole = Whole { start: data.as_mut_ptr(), len: data.len() };
+        let (whole, f) = (&whole, &f);
+        self.run(move |worker, n_workers| {
+            for idx in share(n_chunks, 1, worker, n_workers) {
+                let at = idx * chunk_len;
+                // SAFETY: the chunk lies within `data`, which is borrowed until `run` returns; shares of different workers
+                // do not overlap and neither do chunks, so nobody else has this one. `T: Send` lets it visit this thread.
+                let chunk = unsafe { std::slice::from_raw_parts_mut(whole.start.add(at), chunk_len.min(whole.len - at)) };
+                f(idx, chunk);
+            }
+        });
+    }
+}
+
+/// A slice that several workers cut chunks of.
+struct Whole<T> {
+    start: *mut T,
+    len: usize,
+}
+
+// SAFETY: shared only within `run_chunks`, which hands out disjoint chunks of elements that may be sent to other threads.
+unsafe impl<T: Send> Sync for Whole<T> {}
+
 impl Drop for Pool {
     fn drop(&mut self) {
         let ticket = &self.shared.ticket.0;
@@ -362,6 +391,15 @@ pub fn default_threads() -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_chunk_is_visited_once_by_whoever_has_it() {
+        for (len, chunk_len) in [(0, 3), (1, 3), (9, 3), (10, 3), (1000, 7)] {
+            let mut data: Vec<usize> = vec![0; len];
+            Pool::new(3).run_chunks(&mut data, chunk_len, |idx, chunk| chunk.iter_mut().for_each(|x| *x += idx + 1));
+            assert!(data.iter().enumerate().all(|(at, &x)| x == at / chunk_len + 1), "{len} in chunks of {chunk_len}: {data:?}");
+        }
+    }
 
     #[test]
     fn every_share_runs_exactly_once_per_job() {

@@ -19,6 +19,9 @@ const MAX_ROWS: usize = 512;
 /// Rows of logits computed together; bounds the scratch of large vocabularies.
 const LOGITS_ROWS: usize = 16;
 
+/// Rows that a worker takes at a time in work that goes row by row.
+const ROWS_SHARED: usize = 16;
+
 /// Sequences of one step that attention plans for without growing.
 const MAX_SEQUENCES: usize = 16;
 
@@ -94,9 +97,21 @@ impl CpuArm {
 
     /// Norms the residual's rows into the input of `weights`.
     fn norm<'w>(&mut self, norm: &[f32], weights: impl Iterator<Item = &'w HostMatrix>) {
-        let (m, hidden) = (self.rows, self.config.hidden_size);
-        self.cpu.ops().rms_norm(&self.residual[..m * hidden], norm, self.config.norm_eps, self.normed.f32_mut(m, hidden));
+        let (m, hidden, eps) = (self.rows, self.config.hidden_size, self.config.norm_eps);
+        let (cpu, residual) = (&self.cpu, &self.residual);
+        for_rows(cpu, self.normed.f32_mut(m, hidden), hidden, |first, rows| {
+            cpu.ops().rms_norm(&residual[first * hidden..][..rows.len()], norm, eps, rows);
+        });
         self.cpu.quantize(&mut self.normed, m, hidden, weights.map(HostMatrix::dtype));
+    }
+}
+
+/// Calls `f(first row, rows)` for all of `data`, on all workers where there are rows enough to be worth a fork.
+fn for_rows(cpu: &Cpu, data: &mut [f32], row_len: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+    if data.len() <= ROWS_SHARED * row_len {
+        f(0, data);
+    } else {
+        cpu.pool().run_chunks(data, ROWS_SHARED * row_len, |idx, rows| f(idx * ROWS_SHARED, rows));
     }
 }
 
@@ -146,12 +161,14 @@ impl Arm for CpuArm {
         let Self { cpu, config, rope, normed, q, k, v, cos_sin, rows: m, .. } = self;
         let (q, k, v) = (&mut q[..*m * config.q_size()], &mut k[..*m * config.k_size()], &mut v[..*m * config.v_size()]);
         cpu.linear(normed, *m, &mut [job(&block.q_proj, q, false), job(&block.k_proj, k, false), job(&block.v_proj, v, false)]);
-        let cos_sin = &cos_sin[..*m * config.rope.dim];
-        for (heads, norm) in [(q, &block.q_norm), (k, &block.k_norm)] {
-            if let Some(norm) = norm {
-                cpu.ops().rms_norm_in_place(heads, norm, config.norm_eps);
-            }
-            cpu.ops().rope_apply(rope, config.head_dim, heads, cos_sin);
+        for (heads, row_len, norm) in [(q, config.q_size(), &block.q_norm), (k, config.k_size(), &block.k_norm)] {
+            for_rows(cpu, heads, row_len, |first, rows| {
+                if let Some(norm) = norm {
+                    cpu.ops().rms_norm_in_place(rows, norm, config.norm_eps);
+                }
+                let cos_sin = &cos_sin[first * config.rope.dim..][..rows.len() / row_len * config.rope.dim];
+                cpu.ops().rope_apply(rope, config.head_dim, rows, cos_sin);
+            });
         }
         Ok(())
     }
