@@ -106,6 +106,26 @@ fn a_model_with_weights_that_are_not_numbers_is_replaced() {
 }
 
 #[test]
+fn a_model_whose_process_dies_is_replaced_and_one_that_recovers_is_not() {
+    let folder = Folder::new().with("models.toml", MODELS).with_model("first.gguf", 1).with_model("second.gguf", 2);
+    let reply = |fault: &str| {
+        let output = folder.command(&[&ASK[..], &["--json"]].concat()).env("DOWNSHIFT_FAULT", fault).output().expect("the program starts");
+        assert!(output.status.success(), "{fault}: {output:?}");
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).expect("one line of JSON")
+    };
+    let first = reply("");
+    for fault in ["first@load:abort!", "first@prefill:segv!", "first@token=3:abort!"] {
+        let reply = reply(fault);
+        assert_eq!(reply["model"], "second", "{fault}: {reply}");
+        assert_eq!(reply["fallback"]["attempts"][0]["kind"], "crashed", "{fault}: {reply}");
+    }
+    // Fires once: the same model, loaded again, says what it would have said.
+    let again = reply("first@token=3:segv");
+    assert_eq!((&again["model"], &again["content"]), (&first["model"], &first["content"]), "{again}");
+    assert_eq!(again["fallback"]["attempts"][0]["kind"], "crashed", "{again}");
+}
+
+#[test]
 fn a_reply_without_failures_has_no_fallback() {
     let folder = Folder::new().with("models.toml", MODELS).with_model("first.gguf", 1).with_model("second.gguf", 2);
     let ran = folder.run(&[&ASK[..], &["--json"]].concat());
