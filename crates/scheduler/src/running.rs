@@ -206,16 +206,21 @@ fn start<T: Send + 'static>(
     clock: Arc<dyn Clock>,
     ended: impl FnOnce() + Send + 'static,
 ) -> Result<(), Failure> {
-    struct ToMailbox<'a, T>(&'a Mailbox<T>, &'a dyn Clock);
+    struct ToMailbox<'a, T> {
+        mailbox: &'a Mailbox<T>,
+        clock: &'a dyn Clock,
+        stage: Stage,
+    }
     impl<T: Send> Sink for ToMailbox<'_, T> {
         fn send(&mut self, delta: Delta) -> ControlFlow<()> {
-            self.0.put(delta, self.1)
+            self.stage = Stage::Decode;
+            self.mailbox.put(delta, self.clock)
         }
     }
     let body = move || {
-        let mut sink = ToMailbox(&mailbox, clock.as_ref());
+        let mut sink = ToMailbox { mailbox: &mailbox, clock: clock.as_ref(), stage: Stage::Prefill };
         let outcome = catch_unwind(AssertUnwindSafe(|| call(worker.as_ref(), &mut sink)))
-            .unwrap_or_else(|panic| Err(Failure::new(FailureKind::Panicked, Stage::Decode, panic_message(panic.as_ref()))));
+            .unwrap_or_else(|panic| Err(Failure::new(FailureKind::Panicked, sink.stage, panic_message(panic.as_ref()))));
         drop(worker);
         ended();
         mailbox.finish(outcome);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::*;
 use downshift_scheduler::{ModelState, ModelVerdict, Options, RefusedClass};
-use downshift_worker::{Device, DeviceMemory, FailureKind as K, Input, ModelKind, Prompt, Request};
+use downshift_worker::{Device, DeviceMemory, FailureKind as K, Input, ModelKind, Prompt, Request, Stage};
 
 #[test]
 fn the_first_model_answers_when_nothing_fails() {
@@ -71,6 +71,7 @@ fn a_panic_anywhere_is_a_failed_attempt() {
         let outcome = ask(&fake.scheduler(ABC), &[], streamed());
         if outcome.attempts() == "a:panicked a:panicked" {
             assert_eq!(outcome.model(), "b");
+            assert!(outcome.failed.iter().all(|attempt| attempt.stage < Stage::Decode), "{outcome:?}");
         } else {
             panic!("{outcome:?}");
         }
@@ -152,7 +153,7 @@ fn a_bad_file_is_not_opened_again_until_it_changes() {
     assert_eq!(ask(&scheduler, &[], streamed()).attempts(), "a:truncated");
     let skipped = ask(&scheduler, &[], streamed());
     assert_eq!(skipped.attempts(), "a:truncated", "the scripted `corrupt` was not reached");
-    assert_eq!(skipped.failed[0].stage, downshift_worker::Stage::Admission);
+    assert_eq!(skipped.failed[0].stage, Stage::Admission);
     assert!(matches!(&scheduler.models()[0].verdict, ModelVerdict::Quarantined(failure) if failure.kind == K::Truncated));
     std::fs::write(&path, "bad, but longer").unwrap();
     assert_eq!(ask(&scheduler, &[], streamed()).attempts(), "a:corrupt");
