@@ -52,6 +52,7 @@ pub enum Command {
   downshift chat -m Qwen3-0.6B-Q8_0.gguf --system \"Answer in one word.\" \"Capital of France?\"
   git diff | downshift chat --system \"Summarize this change.\"
   downshift chat --json --temperature 0 \"Hello\" | jq .model
+  echo '[{\"role\": \"user\", \"content\": \"Hi\"}]' | downshift chat --messages
   downshift chat")]
 pub struct Chat {
     /// The question; without it, stdin or a conversation
@@ -74,6 +75,9 @@ pub struct Chat {
     /// Print one line: {model, content, finish_reason, usage, timings, fallback}
     #[arg(long)]
     pub json: bool,
+    /// Read a whole conversation from stdin, as a JSON list of {role, content}, and answer its last message
+    #[arg(long, conflicts_with_all = ["prompt", "system"])]
+    pub messages: bool,
     /// Positions of the context, for every model asked
     #[arg(short, long, value_name = "N", value_parser = positive())]
     pub context: Option<u32>,

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write, stdin, stdout};
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use downshift::{Attempt, Downshift, Message, Refused, SamplingParams};
 use downshift_scheduler::{Answer, Event, Options, Submission};
 use downshift_worker::{Input, Request, RequestId};
@@ -22,9 +22,13 @@ pub fn run(args: &args::Chat) -> Result<ExitCode> {
     let setup = setup::engine(args.model.as_deref(), &args.config, overrides)?;
     let sampling = SamplingParams { temperature: args.temperature, seed: args.seed, ..SamplingParams::default() };
     let asker = Asker { engine: setup.engine, model: setup.model, sampling, max_tokens: args.max_tokens };
-    let system = args.system.as_deref().map(Message::system);
-    let Some(prompt) = prompt(args)? else { return repl::run(asker, args.system.clone()) };
-    let messages = system.into_iter().chain([Message::user(prompt)]).collect();
+    let messages = if args.messages {
+        conversation()?
+    } else {
+        let system = args.system.as_deref().map(Message::system);
+        let Some(prompt) = prompt(args)? else { return repl::run(asker, args.system.clone()) };
+        system.into_iter().chain([Message::user(prompt)]).collect()
+    };
     if args.json { once_as_json(&asker, messages) } else { once(&asker, messages) }
 }
 
@@ -39,6 +43,17 @@ fn prompt(args: &args::Chat) -> Result<Option<String>> {
         bail!("the prompt is empty; give it as an argument or on stdin");
     }
     Ok(Some(prompt))
+}
+
+/// The conversation on stdin.
+fn conversation() -> Result<Vec<Message>> {
+    let text = terminal::read_stdin("the conversation", MAX_PROMPT_BYTES)?;
+    let messages: Vec<Message> = serde_json::from_str(&text)
+        .context("stdin must be a JSON list of messages such as [{\"role\": \"user\", \"content\": \"Hi\"}]")?;
+    if messages.is_empty() {
+        bail!("the conversation on stdin has no messages");
+    }
+    Ok(messages)
 }
 
 fn once(asker: &Asker, messages: Vec<Message>) -> Result<ExitCode> {
