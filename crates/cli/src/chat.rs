@@ -48,8 +48,8 @@ fn prompt(args: &args::Chat) -> Result<Option<String>> {
 /// The conversation on stdin.
 fn conversation() -> Result<Vec<Message>> {
     let text = terminal::read_stdin("the conversation", MAX_PROMPT_BYTES)?;
-    let messages: Vec<Message> = serde_json::from_str(&text)
-        .context("stdin must be a JSON list of messages such as [{\"role\": \"user\", \"content\": \"Hi\"}]")?;
+    let messages: Vec<Message> =
+        serde_json::from_str(&text).context("stdin must be a JSON list of messages such as [{\"role\": \"user\", \"content\": \"Hi\"}]")?;
     if messages.is_empty() {
         bail!("the conversation on stdin has no messages");
     }

@@ -21,6 +21,7 @@ pub(crate) struct Answer<'a> {
     n_resumed: u32,
     admitted: Instant,
     first_token: Option<Instant>,
+    last_token: Option<Instant>,
 }
 
 impl<'a> Answer<'a> {
@@ -37,6 +38,7 @@ impl<'a> Answer<'a> {
             n_resumed: resumed.len() as u32,
             admitted: Instant::now(),
             first_token: None,
+            last_token: None,
         };
         if let Some(Resume::Tokens { shown_bytes, .. }) = &request.resume {
             answer.shown_bytes = *shown_bytes;
@@ -62,9 +64,16 @@ impl<'a> Answer<'a> {
         if self.first_token.is_none() { Stage::Prefill } else { Stage::Decode }
     }
 
-    /// Takes a token; the completion where it ended the answer.
-    pub fn token(&mut self, id: u32, logprob: Option<TokenLogprob>, sink: &mut dyn Sink) -> Result<Option<Completion>, Failure> {
-        self.first_token.get_or_insert_with(Instant::now);
+    /// Takes a token that was drawn `at` this time; the completion where it ended the answer.
+    pub fn token(
+        &mut self,
+        id: u32,
+        logprob: Option<TokenLogprob>,
+        at: Instant,
+        sink: &mut dyn Sink,
+    ) -> Result<Option<Completion>, Failure> {
+        self.first_token.get_or_insert(at);
+        self.last_token = Some(at);
         self.n_generated += 1;
         let matched = self.matched(id);
         self.held.text.push_str(&matched.text);
@@ -76,7 +85,6 @@ impl<'a> Answer<'a> {
 
     /// The model has ended the answer: what was held back is sent.
     pub fn end(&mut self, reason: FinishReason, sink: &mut dyn Sink) -> Result<Option<Completion>, Failure> {
-        self.first_token.get_or_insert_with(Instant::now);
         let mut rest = String::new();
         self.detokenizer.finish(&mut rest);
         let matched = self.stops.push(&rest);
@@ -101,7 +109,7 @@ impl<'a> Answer<'a> {
                 prompt_n: self.prompt_tokens + self.n_resumed,
                 prompt_ms: (first - self.admitted).as_secs_f64() * 1e3,
                 predicted_n: self.n_generated - self.n_resumed,
-                predicted_ms: first.elapsed().as_secs_f64() * 1e3,
+                predicted_ms: self.last_token.map_or(0.0, |last| (last - first).as_secs_f64() * 1e3),
             },
         }
     }

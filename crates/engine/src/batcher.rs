@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::time::Instant;
 
 use downshift_worker::{FinishReason, RequestId, TokenLogprob};
 
@@ -39,7 +40,7 @@ pub(crate) struct Job {
 /// What happens to a request, in order.
 pub(crate) enum Event {
     /// A token was drawn.
-    Token { id: u32, logprob: Option<TokenLogprob> },
+    Token { id: u32, logprob: Option<TokenLogprob>, at: Instant },
     /// The answer is over; nothing follows.
     End(Result<FinishReason, Arc<Error>>),
 }
@@ -216,7 +217,7 @@ impl Running {
             Ok((id, logprob)) => {
                 self.n_generated += 1;
                 self.job.token_ids.push(id);
-                if self.job.events.send(Event::Token { id, logprob }).is_err() {
+                if self.job.events.send(Event::Token { id, logprob, at: Instant::now() }).is_err() {
                     return true;
                 }
                 let full = self.n_generated >= self.job.max_tokens || self.sequence.len() >= positions;

@@ -153,7 +153,7 @@ impl Worker for ThreadWorker {
         loop {
             let stage = answer.stage();
             let outcome = match inbox.recv() {
-                Ok(Event::Token { id, logprob }) => answer.token(id, logprob, sink),
+                Ok(Event::Token { id, logprob, at }) => answer.token(id, logprob, at, sink),
                 Ok(Event::End(Ok(reason))) => answer.end(reason, sink),
                 Ok(Event::End(Err(error))) => Err(failure(&error, stage)),
                 Err(_) => Err(Failure::new(FailureKind::Panicked, stage, "the model's thread panicked")),

@@ -184,7 +184,11 @@ fn read_model(located: Located<Table<'_>>, models_dir: &Path, cache: &HfCache, l
         (Some(path), None, None) => models_dir.join(path.value),
         (None, Some(repo), Some(file)) => cached(&table, cache, &repo, &file)?,
         (None, None, None) => {
-            return Err(ConfigError::new(&key, "nothing says where the model is", "add path = \"model.gguf\"").at(Some(line)));
+            let remedy = match table.slip_of("path") {
+                Some(slip) => format!("did you mean `path` where it says `{slip}`?"),
+                None => "add path = \"model.gguf\"".to_owned(),
+            };
+            return Err(ConfigError::new(&key, "nothing says where the model is", remedy).at(Some(line)));
         }
         (Some(path), ..) => {
             let problem = "both a path and a repo or file";

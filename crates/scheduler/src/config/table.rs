@@ -113,6 +113,12 @@ impl<'a> Table<'a> {
         Err(ConfigError::new(self.path(name), "unknown key", suggest(name, self.known.iter().copied(), "keys")).at(Some(line)))
     }
 
+    /// A key of this table, taken or not, that looks like a slip of `wanted`.
+    pub fn slip_of(&self, wanted: &str) -> Option<String> {
+        let keys = self.entries.keys().map(|key| key.get_ref().to_string());
+        keys.into_iter().find(|key| strsim::jaro_winkler(key, wanted) > ALIKE)
+    }
+
     /// The full name of this table.
     pub fn name(&self) -> &str {
         &self.name
@@ -124,12 +130,15 @@ impl<'a> Table<'a> {
     }
 }
 
+/// How alike two keys must be for one to be taken for a slip of the other.
+const ALIKE: f64 = 0.8;
+
 /// "did you mean `x`?", or all that would have been right.
 pub(super) fn suggest<'n>(name: &str, known: impl Iterator<Item = &'n str>, what: &str) -> String {
     let known: Vec<&str> = known.collect();
     let best = known.iter().map(|candidate| (strsim::jaro_winkler(name, candidate), candidate)).max_by(|a, b| a.0.total_cmp(&b.0));
     match best {
-        Some((score, candidate)) if score > 0.8 => format!("did you mean `{candidate}`?"),
+        Some((score, candidate)) if score > ALIKE => format!("did you mean `{candidate}`?"),
         _ => format!("the {what} are {}", known.join(", ")),
     }
 }

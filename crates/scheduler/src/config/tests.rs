@@ -140,7 +140,8 @@ fn wrong_values_name_what_to_write() {
     refuse("[models.a]\nrepo = \"x/y\"", 2, &["need each other"]);
     refuse("[models.a]\nrepo = \"../y\"\nfile = \"f\"", 2, &["no repository"]);
     refuse("[models.a]\nrepo = \"x/y\"\nfile = \"../f\"", 3, &["no file of a repository"]);
-    refuse("[models.a]\ncontext = 1", 1, &["nothing says where the model is"]);
+    refuse("[models.a]\ncontext = 1", 1, &["nothing says where the model is", "add path"]);
+    refuse("[models.a]\npaht = \"a\"", 1, &["nothing says where the model is", "did you mean `path` where it says `paht`?"]);
     refuse("[models]\na = 1", 2, &["a table was expected"]);
     refuse("[settings]\nmemory_margin = \"lots\"\n[models.a]\npath = \"a\"", 2, &["settings.memory_margin", "512MiB"]);
 }
