@@ -28,6 +28,7 @@ pub struct Args {
 pub enum Command {
     Chat(Chat),
     Models(Models),
+    Plan(Plan),
     Check(Check),
     Verify(Verify),
     /// Measure what a model computes
@@ -99,6 +100,23 @@ pub struct Models {
     /// Print a JSON list
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub config: Config,
+}
+
+/// Predict what models would take, and who would answer now
+///
+/// Bytes of each component for every model of a chain, the memory there is and what limits it. Nothing is loaded. Exits with 1
+/// where no model of the chain would answer.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  downshift plan\n  downshift plan chat --context 32768\n  downshift plan Qwen3-0.6B-Q8_0.gguf")]
+pub struct Plan {
+    /// Name or alias from models.toml, or a GGUF file; by default the default model
+    #[arg(value_name = "NAME|FILE")]
+    pub model: Option<String>,
+    /// Positions of the context, for every model of the chain
+    #[arg(short, long, value_name = "N", value_parser = positive())]
+    pub context: Option<u32>,
     #[command(flatten)]
     pub config: Config,
 }

@@ -9,6 +9,7 @@ mod check;
 mod doctor;
 mod eval;
 mod models;
+mod plan;
 mod repl;
 mod setup;
 mod template;
@@ -37,6 +38,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Chat(args) => chat::run(&args),
         Command::Models(args) => models::run(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Eval(Eval::Logits(args)) => eval::logits(&args),

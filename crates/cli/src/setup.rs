@@ -51,11 +51,14 @@ pub fn model_file(model: &str, config: &args::Config) -> Result<PathBuf> {
         return Ok(model.into());
     }
     let config = Config::from_file(&find(config)?)?;
-    let index = config.index_of(model).with_context(|| {
-        let names: Vec<&str> = config.models().iter().map(ModelEntry::name).collect();
-        format!("`{model}` is neither a file nor a model of models.toml, which has {}", names.join(", "))
-    })?;
+    let index = config.index_of(model).ok_or_else(|| no_such_model(model, &config))?;
     Ok(config.models()[index].spec.path.clone())
+}
+
+/// The error that names the models there are.
+pub fn no_such_model(model: &str, config: &Config) -> anyhow::Error {
+    let names: Vec<&str> = config.models().iter().map(ModelEntry::name).collect();
+    anyhow::anyhow!("`{model}` is neither a file nor a model of models.toml, which has {}", names.join(", "))
 }
 
 /// The models.toml that is used.
