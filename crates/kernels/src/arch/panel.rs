@@ -58,6 +58,15 @@ impl<const ROWS: usize> Panel<ROWS> {
     /// Fills row `r` from the blocks of a slice.
     #[inline(always)]
     pub(super) fn fill(&mut self, dtype: DType, blocks: &[u8], r: usize, unsigned: bool) {
+        let quants = self.fill_scales(dtype, blocks, r, unsigned);
+        for (place, quants) in self.quants.iter_mut().zip(quants.as_chunks::<4>().0) {
+            place[r] = *quants;
+        }
+    }
+
+    /// Fills the scales and minima of row `r` from the blocks of a slice, and returns the quants in order.
+    #[inline(always)]
+    pub(super) fn fill_scales(&mut self, dtype: DType, blocks: &[u8], r: usize, unsigned: bool) -> [u8; SLICE] {
         let mut row = Row { quants: [0; SLICE], scales: [0.0; SLICE / 16], mins: [0.0; SLICE / 16] };
         match dtype {
             DType::Q4_0 => row.of_32::<18>(blocks, |b| nibbles(&b[2..], 0), |b| times(f16(b), 8.0)),
@@ -76,9 +85,6 @@ impl<const ROWS: usize> Panel<ROWS> {
             DType::Q2_K => row.q2_k(blocks),
             DType::F32 | DType::F16 | DType::BF16 => {}
         }
-        for (place, quants) in self.quants.iter_mut().zip(row.quants.as_chunks::<4>().0) {
-            place[r] = *quants;
-        }
         let n_groups = if dtype.block_len() == 256 { SLICE / 16 } else { SLICE / 32 };
         for (place, scale) in self.scales.iter_mut().zip(row.scales).take(n_groups) {
             place[r] = scale;
@@ -86,6 +92,7 @@ impl<const ROWS: usize> Panel<ROWS> {
         for (place, min) in self.mins.iter_mut().zip(row.mins).take(n_groups) {
             place[r] = min;
         }
+        row.quants
     }
 }
 

@@ -1,6 +1,7 @@
 //! Many activation rows: 32 weight rows are expanded, a slice at a time, and multiplied with all of them in eight bits, with
 //! the exact scales of the weights and a scale per 32 activations.
 
+use super::transpose::transpose;
 use crate::aligned::Aligned;
 use crate::arch::panel::{Panel, SLICE, layout};
 use crate::blocks::DType;
@@ -41,12 +42,14 @@ unsafe fn run(dtype: DType, w: &[u8], k: usize, acts: &Activations, m: usize, bu
     let n_starts = starts.len() / m;
     let slice_bytes = SLICE / dtype.block_len() * dtype.block_bytes();
     let mut panel = Panel::<ROWS>::new();
+    let mut quants = [[0; SLICE]; ROWS];
     for (p, rows) in w.chunks(ROWS * row_bytes).enumerate() {
         for slice in 0..k.div_ceil(SLICE) {
             let bytes = slice * slice_bytes..row_bytes.min((slice + 1) * slice_bytes);
             for (r, row) in rows.chunks_exact(row_bytes).enumerate() {
-                panel.fill(dtype, &row[bytes.clone()], r, UNSIGNED);
+                quants[r] = panel.fill_scales(dtype, &row[bytes.clone()], r, UNSIGNED);
             }
+            transpose(&quants, &mut panel.quants);
             let groups = SLICE.min(k - slice * SLICE) / 32;
             for i in (0..m).step_by(COLS) {
                 // The last tile ends with the last row, and may begin with some that were in the one before.
