@@ -9,8 +9,9 @@ use crate::scalar::{self, LEVELS_IQ4, LEVELS_MXFP4};
 pub(super) const SLICE: usize = 512;
 
 /// `ROWS` weight rows of up to [`SLICE`] columns: weight = scale * quant - min, scales and minima being per 32 columns or,
-/// in formats with groups of 16, per 16. Aligned so that no load is of two cache lines.
-#[repr(align(64))]
+/// in formats with groups of 16, per 16. Begins with the quants, on a cache
+/// line, so that no load of sixteen rows is of two of them.
+#[repr(C, align(64))]
 pub(super) struct Panel<const ROWS: usize> {
     /// For each four columns, for each row, the four quants.
     pub(super) quants: [[[u8; 4]; ROWS]; SLICE / 4],
