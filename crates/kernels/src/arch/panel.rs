@@ -9,7 +9,9 @@ use crate::scalar::{self, LEVELS_IQ4, LEVELS_MXFP4};
 pub(super) const SLICE: usize = 512;
 
 /// `ROWS` weight rows of up to [`SLICE`] columns: weight = scale * quant - min, scales and minima being per 32 columns or,
-/// in formats with groups of 16, per 16.
+/// in formats with groups of 16, per 16. Begins with the quants, on a cache
+/// line, so that no load of sixteen rows is of two of them.
+#[repr(C, align(64))]
 pub(super) struct Panel<const ROWS: usize> {
     /// For each four columns, for each row, the four quants.
     pub(super) quants: [[[u8; 4]; ROWS]; SLICE / 4],
@@ -57,6 +59,15 @@ impl<const ROWS: usize> Panel<ROWS> {
     /// Fills row `r` from the blocks of a slice.
     #[inline(always)]
     pub(super) fn fill(&mut self, dtype: DType, blocks: &[u8], r: usize, unsigned: bool) {
+        let quants = self.fill_scales(dtype, blocks, r, unsigned);
+        for (place, quants) in self.quants.iter_mut().zip(quants.as_chunks::<4>().0) {
+            place[r] = *quants;
+        }
+    }
+
+    /// Fills the scales and minima of row `r` from the blocks of a slice, and returns the quants in order.
+    #[inline(always)]
+    pub(super) fn fill_scales(&mut self, dtype: DType, blocks: &[u8], r: usize, unsigned: bool) -> [u8; SLICE] {
         let mut row = Row { quants: [0; SLICE], scales: [0.0; SLICE / 16], mins: [0.0; SLICE / 16] };
         match dtype {
             DType::Q4_0 => row.of_32::<18>(blocks, |b| nibbles(&b[2..], 0), |b| times(f16(b), 8.0)),
@@ -75,9 +86,6 @@ impl<const ROWS: usize> Panel<ROWS> {
             DType::Q2_K => row.q2_k(blocks),
             DType::F32 | DType::F16 | DType::BF16 => {}
         }
-        for (place, quants) in self.quants.iter_mut().zip(row.quants.as_chunks::<4>().0) {
-            place[r] = *quants;
-        }
         let n_groups = if dtype.block_len() == 256 { SLICE / 16 } else { SLICE / 32 };
         for (place, scale) in self.scales.iter_mut().zip(row.scales).take(n_groups) {
             place[r] = scale;
@@ -85,6 +93,7 @@ impl<const ROWS: usize> Panel<ROWS> {
         for (place, min) in self.mins.iter_mut().zip(row.mins).take(n_groups) {
             place[r] = min;
         }
+        row.quants
     }
 }
 

@@ -1,16 +1,20 @@
 //! Many activation rows: 32 weight rows are expanded, a slice at a time, and multiplied with all of them in eight bits, with
 //! the exact scales of the weights and a scale per 32 activations.
 
+use super::transpose::transpose;
 use crate::aligned::Aligned;
-use crate::arch::panel::{Panel, Quants, SLICE, layout};
+use crate::arch::panel::{Panel, SLICE, layout};
 use crate::blocks::DType;
 use crate::quantize::{Activations, Form, Q8};
 use crate::table::Batch;
+use std::arch::asm;
 use std::arch::x86_64::*;
-use std::array;
 
 /// Weight rows of a panel: two registers of sixteen.
 const ROWS: usize = 32;
+
+/// Activation rows of a tile.
+const COLS: usize = 6;
 
 /// `vpdpbusd` takes unsigned weights.
 const UNSIGNED: bool = true;
@@ -25,35 +29,40 @@ pub(super) fn batch(dtype: DType) -> Option<Batch> {
 
 /// As [`Batch::run`]; `sums` is (activation row, weight row), weight rows padded to whole panels.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn run(dtype: DType, w: &[u8], k: usize, acts: &Activations, m: usize, _: &mut Aligned<u16>, sums: &mut Aligned<f32>) {
-    let (Some((quants, group)), Some(row_bytes)) = (layout(dtype, UNSIGNED), dtype.row_bytes(k).filter(|bytes| *bytes > 0)) else {
+unsafe fn run(dtype: DType, w: &[u8], k: usize, acts: &Activations, m: usize, buffer: &mut Aligned<u16>, sums: &mut Aligned<f32>) {
+    let (Some((_, group)), Some(row_bytes)) = (layout(dtype, UNSIGNED), dtype.row_bytes(k).filter(|bytes| *bytes > 0)) else {
         return;
     };
-    assert!(k == acts.cols() && m <= acts.rows());
+    assert!(k == acts.cols() && (COLS..=acts.rows()).contains(&m));
     let n = w.len() / row_bytes;
     let stride = n.next_multiple_of(ROWS);
     let sums = sums.at_least(m * stride);
     sums.fill(0.0);
+    let starts = offset(dtype).map_or(&[][..], |offset| starts(acts, m, group, offset, buffer));
+    let n_starts = starts.len() / m;
     let slice_bytes = SLICE / dtype.block_len() * dtype.block_bytes();
     let mut panel = Panel::<ROWS>::new();
+    let mut quants = [[0; SLICE]; ROWS];
     for (p, rows) in w.chunks(ROWS * row_bytes).enumerate() {
         for slice in 0..k.div_ceil(SLICE) {
             let bytes = slice * slice_bytes..row_bytes.min((slice + 1) * slice_bytes);
             for (r, row) in rows.chunks_exact(row_bytes).enumerate() {
-                panel.fill(dtype, &row[bytes.clone()], r, UNSIGNED);
+                quants[r] = panel.fill_scales(dtype, &row[bytes.clone()], r, UNSIGNED);
             }
+            transpose(&quants, &mut panel.quants);
             let groups = SLICE.min(k - slice * SLICE) / 32;
-            let mut i = 0;
-            while i < m {
-                let at = Place { start: slice * SLICE / 32, groups, i, r: p * ROWS, stride };
-                // SAFETY: the features are this function's; shapes are checked inside.
+            for i in (0..m).step_by(COLS) {
+                // The last tile ends with the last row, and may begin with some that were in the one before.
+                let (i, skip) = if i + COLS <= m { (i, 0) } else { (m - COLS, i + COLS - m) };
+                let at = Place { start: slice * SLICE / 32, groups, i, skip, r: p * ROWS, stride };
+                let x = Rows::new(acts, i, at.start + groups, starts, n_starts);
+                // SAFETY: the features are this function's; there are as many groups in a slice, and `x` has them.
                 unsafe {
-                    if m - i >= 4 {
-                        products::<4>(&panel, quants, group, acts, at, sums);
-                        i += 4;
-                    } else {
-                        products::<1>(&panel, quants, group, acts, at, sums);
-                        i += 1;
+                    match (group, n_starts) {
+                        (16, 0) => groups_of_16::<true>(&panel, &x, at, sums),
+                        (16, _) => groups_of_16::<false>(&panel, &x, at, sums),
+                        (_, 0) => groups_of_32::<true>(&panel, &x, at, sums),
+                        (_, _) => groups_of_32::<false>(&panel, &x, at, sums),
                     }
                 }
             }
@@ -67,6 +76,8 @@ struct Place {
     start: usize,
     groups: usize,
     i: usize,
+    /// Of the activation rows, those that are not wanted.
+    skip: usize,
     r: usize,
     stride: usize,
 }
@@ -79,79 +90,292 @@ unsafe fn unpack(sums: &[f32], start: usize, n: usize, out: &mut [f32]) {
     }
 }
 
+/// The twelve sums of integers of a tile.
+type Ints = [[__m512i; COLS]; 2];
+
+/// Adds the products of `COLS` activation rows with a panel of groups of 32. The 24 sums, of integers and of floats, stay in
+/// registers; scales of weights and activations are multiplied apart from the chain that waits for the integers.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn products<const C: usize>(panel: &Panel<ROWS>, _: Quants, group: usize, acts: &Activations, at: Place, sums: &mut [f32]) {
-    // SAFETY: the features are this function's.
-    unsafe {
-        if group == 16 {
-            tile::<C, true>(panel, acts, at, sums);
-        } else {
-            tile::<C, false>(panel, acts, at, sums);
+unsafe fn groups_of_32<const MINS: bool>(panel: &Panel<ROWS>, x: &Rows<'_>, at: Place, sums: &mut [f32]) {
+    let mut acc = [[_mm512_setzero_ps(); COLS]; 2];
+    for g in 0..at.groups {
+        let x_g = at.start + g;
+        // SAFETY: groups of the panel below SLICE / 32; groups of the activations below `start + groups`, which they have.
+        unsafe {
+            let start = x.starts::<MINS>(x_g);
+            let ints = products(panel.quants.as_ptr().add(8 * g).cast(), x.quants(x_g), x.stride, [start; 2]);
+            for (v, (acc, ints)) in acc.iter_mut().zip(&ints).enumerate() {
+                let scale = lanes(panel.scales.get_unchecked(g), v);
+                for c in 0..COLS {
+                    if MINS {
+                        let min = lanes(panel.mins.get_unchecked(g), v);
+                        acc[c] = _mm512_fnmadd_ps(min, broadcast(x.first.sums, c * x.stride / 32 + x_g), acc[c]);
+                    }
+                    let scale = _mm512_mul_ps(scale, broadcast(x.first.d, c * x.stride / 32 + x_g));
+                    acc[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(ints[c]), scale, acc[c]);
+                }
+            }
         }
+    }
+    add(&acc[0], at, 0, sums);
+    add(&acc[1], at, 16, sums);
+}
+
+/// The same with a panel of groups of 16: one register of weight rows after the other, since there are sums of two groups.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn groups_of_16<const MINS: bool>(panel: &Panel<ROWS>, x: &Rows<'_>, at: Place, sums: &mut [f32]) {
+    for v in 0..2 {
+        let mut acc = [_mm512_setzero_ps(); COLS];
+        for g in 0..at.groups {
+            let x_g = at.start + g;
+            // SAFETY: as above.
+            unsafe {
+                let w = panel.quants.as_ptr().add(8 * g).cast::<u8>().add(64 * v);
+                let starts = [x.starts::<MINS>(2 * x_g), x.starts::<MINS>(2 * x_g + 1)];
+                let [first, second] = products_of_halves(w, x.quants(x_g), x.stride, starts);
+                let scales = [0, 1].map(|half| lanes(panel.scales.get_unchecked(2 * g + half), v));
+                for c in 0..COLS {
+                    if MINS {
+                        for half in 0..2 {
+                            let min = lanes(panel.mins.get_unchecked(2 * g + half), v);
+                            let sum = broadcast(x.first.sums16, c * x.stride / 16 + 2 * x_g + half);
+                            acc[c] = _mm512_fnmadd_ps(min, sum, acc[c]);
+                        }
+                    }
+                    let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(first[c]), scales[0]);
+                    let scaled = _mm512_fmadd_ps(_mm512_cvtepi32_ps(second[c]), scales[1], scaled);
+                    acc[c] = _mm512_fmadd_ps(scaled, broadcast(x.first.d, c * x.stride / 32 + x_g), acc[c]);
+                }
+            }
+        }
+        add(&acc, at, 16 * v, sums);
     }
 }
 
-/// Adds the products of `C` activation rows with the panel.
+/// What formats with one fixed offset add to their quants: their minima are that many scales.
+fn offset(dtype: DType) -> Option<f32> {
+    match dtype {
+        DType::Q4_0 => Some(8.0),
+        DType::Q5_0 => Some(16.0),
+        DType::Q8_0 | DType::IQ4_NL | DType::IQ4_XS | DType::MXFP4 => Some(128.0),
+        DType::Q3_K => Some(4.0),
+        DType::Q6_K => Some(32.0),
+        _ => None,
+    }
+}
+
+/// What the sums of integers begin with so that the offset is taken off: the offset times the sum of the activations' quants,
+/// for each group of each row. The sums are known times `d`; exact below 1e34, where they would overflow.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn tile<const C: usize, const HALVES: bool>(panel: &Panel<ROWS>, acts: &Activations, at: Place, sums: &mut [f32]) {
-    let x: [Q8<'_>; C] = array::from_fn(|c| acts.q8_row(at.i + c));
-    assert!(at.groups <= SLICE / 32 && x.iter().all(|x| x.d.len() >= at.start + at.groups));
-    let mut acc = [[_mm512_setzero_ps(); 2]; C];
-    // SAFETY: groups of the panel below SLICE / 32; groups of the activations below `start + groups`, which they have.
-    unsafe {
-        let row = |rows: &[f32; ROWS], v: usize| _mm512_loadu_ps(rows.as_ptr().add(16 * v));
-        for g in 0..at.groups {
-            let x_g = at.start + g;
-            let weights =
-                |step: usize, v: usize| _mm512_loadu_si512(panel.quants.as_ptr().add(g * 8 + step).cast::<u8>().add(64 * v).cast());
-            let four = |c: usize, step: usize| {
-                let place = x_g / 4 * 128 + x_g % 4 * 16 + step / 4 * 64 + step % 4 * 4;
-                _mm512_set1_epi32(x[c].qs.as_ptr().add(place).cast::<i32>().read_unaligned())
-            };
-            let mut ints = [[_mm512_setzero_si512(); 2]; C];
-            let mut scaled = [[_mm512_setzero_ps(); 2]; C];
-            for half in 0..2 {
-                for step in 4 * half..4 * half + 4 {
-                    let w = [weights(step, 0), weights(step, 1)];
-                    for (c, ints) in ints.iter_mut().enumerate() {
-                        let x = four(c, step);
-                        *ints = [_mm512_dpbusd_epi32(ints[0], w[0], x), _mm512_dpbusd_epi32(ints[1], w[1], x)];
-                    }
-                }
-                if HALVES {
-                    for v in 0..2 {
-                        let scale = row(panel.scales.get_unchecked(2 * g + half), v);
-                        let min = row(panel.mins.get_unchecked(2 * g + half), v);
-                        for c in 0..C {
-                            scaled[c][v] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(ints[c][v]), scale, scaled[c][v]);
-                            ints[c][v] = _mm512_setzero_si512();
-                            let sum = _mm512_set1_ps(*x[c].sums16.get_unchecked(2 * x_g + half));
-                            acc[c][v] = _mm512_fnmadd_ps(min, sum, acc[c][v]);
-                        }
-                    }
-                }
-            }
-            for v in 0..2 {
-                for c in 0..C {
-                    if !HALVES {
-                        let scale = row(panel.scales.get_unchecked(g), v);
-                        let min = row(panel.mins.get_unchecked(g), v);
-                        scaled[c][v] = _mm512_mul_ps(_mm512_cvtepi32_ps(ints[c][v]), scale);
-                        let sum = _mm512_set1_ps(*x[c].sums.get_unchecked(x_g));
-                        acc[c][v] = _mm512_fnmadd_ps(min, sum, acc[c][v]);
-                    }
-                    let d = _mm512_set1_ps(*x[c].d.get_unchecked(x_g));
-                    acc[c][v] = _mm512_fmadd_ps(scaled[c][v], d, acc[c][v]);
-                }
-            }
+fn starts<'a>(acts: &Activations, m: usize, group: usize, offset: f32, buffer: &'a mut Aligned<u16>) -> &'a [i32] {
+    let per_row = acts.q8_row(0).d.len() * 32 / group;
+    // SAFETY: any four bytes are an i32.
+    let (_, starts, _) = unsafe { buffer.at_least(2 * m * per_row).align_to_mut::<i32>() };
+    for (i, starts) in starts.chunks_exact_mut(per_row).enumerate() {
+        let x = acts.q8_row(i);
+        // The quotient is NaN, and becomes zero, where `d` is zero.
+        let start = |sum: f32, d: f32| (-offset * (sum / d).round_ties_even()) as i32;
+        if group == 32 {
+            starts.iter_mut().zip(x.sums.iter().zip(x.d)).for_each(|(out, (sum, d))| *out = start(*sum, *d));
+        } else {
+            let pairs = starts.as_chunks_mut::<2>().0.iter_mut().zip(x.sums16.as_chunks::<2>().0);
+            pairs.zip(x.d).for_each(|((out, sums), d)| *out = sums.map(|sum| start(sum, *d)));
         }
     }
-    for (c, acc) in acc.iter().enumerate() {
-        let sums = &mut sums[(at.i + c) * at.stride + at.r..][..ROWS];
-        for (v, acc) in acc.iter().enumerate() {
-            let place = sums[16 * v..].as_mut_ptr();
-            // SAFETY: sixteen of 32 floats.
-            unsafe { _mm512_storeu_ps(place, _mm512_add_ps(_mm512_loadu_ps(place), *acc)) };
+    starts
+}
+
+/// `COLS` consecutive activation rows. Their parts lie at constant strides.
+struct Rows<'a> {
+    first: Q8<'a>,
+    /// Columns of a row, padded.
+    stride: usize,
+    /// As made by [`starts`], from the first row on; empty in formats with minima.
+    starts: &'a [i32],
+    /// Of a row.
+    n_starts: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// Rows `i` .. `i + COLS`, checked to be there and to have `groups` groups of 32.
+    fn new(acts: &'a Activations, i: usize, groups: usize, starts: &'a [i32], n_starts: usize) -> Self {
+        let (first, last) = (acts.q8_row(i), acts.q8_row(i + COLS - 1));
+        let stride = first.qs.len();
+        assert!(groups * 32 <= stride && last.qs.as_ptr().addr() - first.qs.as_ptr().addr() == (COLS - 1) * stride);
+        let starts = &starts[i * n_starts..];
+        assert!(starts.len() >= COLS * n_starts);
+        Self { first, stride, starts, n_starts }
+    }
+
+    /// Where the quants of a group are, of the first row.
+    ///
+    /// # Safety
+    /// The rows have the group.
+    #[inline(always)]
+    unsafe fn quants(&self, group: usize) -> *const u8 {
+        // SAFETY: the caller's promise.
+        unsafe { self.first.qs.as_ptr().add(group / 4 * 128 + group % 4 * 16).cast() }
+    }
+
+    /// What the sums of a group begin with.
+    ///
+    /// # Safety
+    /// The rows have the group, and starts unless the format has minima.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+    #[inline]
+    unsafe fn starts<const MINS: bool>(&self, group: usize) -> [__m512i; COLS] {
+        let mut starts = [_mm512_setzero_si512(); COLS];
+        if !MINS {
+            for (c, start) in starts.iter_mut().enumerate() {
+                // SAFETY: the caller's promise.
+                *start = _mm512_set1_epi32(unsafe { *self.starts.as_ptr().add(c * self.n_starts + group) });
+            }
         }
+        starts
+    }
+}
+
+/// Number `i` of a part of the activations, which may be that of a later row.
+///
+/// # Safety
+/// The later row is there.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+#[inline]
+unsafe fn broadcast(part: &[f32], i: usize) -> __m512 {
+    // SAFETY: the caller's promise.
+    _mm512_set1_ps(unsafe { *part.as_ptr().add(i) })
+}
+
+/// The instructions for four columns at offset `$x` of a group, of two registers of weights at offset `$w`.
+macro_rules! step {
+    ($w:literal, $x:literal) => {
+        concat!(
+            "vmovdqa64 zmm29, [{w} + ", $w, "]\n",
+            "vmovdqa64 zmm30, [{w} + ", $w, " + 64]\n",
+            step!(@column "a0", "b0", "{x}", $x),
+            step!(@column "a1", "b1", "{x} + {s}", $x),
+            step!(@column "a2", "b2", "{x} + 2*{s}", $x),
+            step!(@column "a3", "b3", "{y}", $x),
+            step!(@column "a4", "b4", "{y} + {s}", $x),
+            step!(@column "a5", "b5", "{y} + 2*{s}", $x),
+        )
+    };
+    (@column $a:literal, $b:literal, $row:literal, $x:literal) => {
+        concat!(
+            "vpbroadcastd zmm31, dword ptr [", $row, " + ", $x, "]\n",
+            "vpdpbusd {", $a, "}, zmm29, zmm31\n",
+            "vpdpbusd {", $b, "}, zmm30, zmm31\n",
+        )
+    };
+}
+
+/// The same for one register of weights, at offset `$w` those of the first half of the group and 512 further those of the
+/// second.
+macro_rules! step_of_halves {
+    ($w:literal, $x:literal) => {
+        concat!(
+            "vmovdqa64 zmm29, [{w} + ", $w, "]\n",
+            "vmovdqa64 zmm30, [{w} + ", $w, " + 512]\n",
+            step_of_halves!(@column "a0", "b0", "{x}", $x),
+            step_of_halves!(@column "a1", "b1", "{x} + {s}", $x),
+            step_of_halves!(@column "a2", "b2", "{x} + 2*{s}", $x),
+            step_of_halves!(@column "a3", "b3", "{y}", $x),
+            step_of_halves!(@column "a4", "b4", "{y} + {s}", $x),
+            step_of_halves!(@column "a5", "b5", "{y} + 2*{s}", $x),
+        )
+    };
+    (@column $a:literal, $b:literal, $row:literal, $x:literal) => {
+        concat!(
+            "vpdpbusd {", $a, "}, zmm29, dword ptr [", $row, " + ", $x, "]{{1to16}}\n",
+            "vpdpbusd {", $b, "}, zmm30, dword ptr [", $row, " + ", $x, " + 64]{{1to16}}\n",
+        )
+    };
+}
+
+/// Runs instructions made by the macros above on twelve sums. Written out, since LLVM reorders the intrinsics until the sums
+/// no longer fit in the registers.
+macro_rules! multiply {
+    ($w:expr, $x:expr, $stride:expr, $starts:expr, $($step:expr),+ $(,)?) => {{
+        let [[mut a0, mut a1, mut a2, mut a3, mut a4, mut a5], [mut b0, mut b1, mut b2, mut b3, mut b4, mut b5]] =
+            $starts;
+        asm!(
+            $($step),+,
+            w = in(reg) $w, x = in(reg) $x, y = in(reg) $x.wrapping_add(3 * $stride), s = in(reg) $stride,
+            a0 = inout(zmm_reg) a0, a1 = inout(zmm_reg) a1, a2 = inout(zmm_reg) a2,
+            a3 = inout(zmm_reg) a3, a4 = inout(zmm_reg) a4, a5 = inout(zmm_reg) a5,
+            b0 = inout(zmm_reg) b0, b1 = inout(zmm_reg) b1, b2 = inout(zmm_reg) b2,
+            b3 = inout(zmm_reg) b3, b4 = inout(zmm_reg) b4, b5 = inout(zmm_reg) b5,
+            out("zmm29") _, out("zmm30") _, out("zmm31") _,
+            options(pure, readonly, nostack, preserves_flags),
+        );
+        [[a0, a1, a2, a3, a4, a5], [b0, b1, b2, b3, b4, b5]]
+    }};
+}
+
+/// The sums of a group of 32, for each of two registers of weight rows.
+///
+/// # Safety
+/// At `w` are eight aligned steps of 32 rows; at `x`, and at each of `COLS` strides from there, a group of activations.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+#[inline]
+unsafe fn products(w: *const u8, x: *const u8, stride: usize, starts: Ints) -> Ints {
+    // SAFETY: reads 1024 bytes at `w` and of each row the group's halves, 16 bytes each and 64 apart.
+    unsafe {
+        multiply!(
+            w,
+            x,
+            stride,
+            starts,
+            step!("0", "0"),
+            step!("128", "4"),
+            step!("256", "8"),
+            step!("384", "12"),
+            step!("512", "64"),
+            step!("640", "68"),
+            step!("768", "72"),
+            step!("896", "76"),
+        )
+    }
+}
+
+/// The sums of the two halves of a group of 32, for one register of weight rows.
+///
+/// # Safety
+/// As for [`products`], but `w` may be 64 bytes further.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+#[inline]
+unsafe fn products_of_halves(w: *const u8, x: *const u8, stride: usize, starts: Ints) -> Ints {
+    // SAFETY: as in `products`.
+    unsafe {
+        multiply!(
+            w,
+            x,
+            stride,
+            starts,
+            step_of_halves!("0", "0"),
+            step_of_halves!("128", "4"),
+            step_of_halves!("256", "8"),
+            step_of_halves!("384", "12"),
+        )
+    }
+}
+
+/// Sixteen of the scales of a group; `v` is below 2.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+#[inline]
+fn lanes(rows: &[f32; ROWS], v: usize) -> __m512 {
+    // SAFETY: sixteen floats, as the slice is checked to have.
+    unsafe { _mm512_loadu_ps(rows[16 * v..][..16].as_ptr()) }
+}
+
+/// Adds to the sums of a tile for sixteen weight rows from `r` on, but for the first `at.skip` activation rows, which had been
+/// added before.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+#[inline]
+fn add(acc: &[__m512; COLS], at: Place, r: usize, sums: &mut [f32]) {
+    for (c, acc) in acc.iter().enumerate().skip(at.skip) {
+        let place = sums[(at.i + c) * at.stride + at.r + r..][..16].as_mut_ptr();
+        // SAFETY: sixteen floats.
+        unsafe { _mm512_storeu_ps(place, _mm512_add_ps(_mm512_loadu_ps(place), *acc)) };
     }
 }

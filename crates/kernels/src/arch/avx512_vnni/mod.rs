@@ -21,6 +21,7 @@ mod q5_k;
 mod q6_k;
 mod q8_0;
 pub(super) mod super_blocks;
+mod transpose;
 
 pub(super) use q2_k::Q2K;
 pub(super) use q3_k::Q3K;
