@@ -74,3 +74,15 @@ fn a_file_without_a_models_toml_that_is_not_there_is_named() {
     assert_eq!(ran.code, Some(1));
     assert!(ran.stderr.contains("gone.gguf: no such file"), "{ran:?}");
 }
+
+#[test]
+fn a_variable_that_means_nothing_is_an_error_and_not_another_meaning() {
+    let folder = Folder::new().with_model("tiny.gguf", 1);
+    for (name, value) in [("DOWNSHIFT_ISA", "avx9"), ("DOWNSHIFT_FAULT", "nonsense")] {
+        let mut command = folder.command(&["chat", "-m", "tiny.gguf", "Hi"]);
+        let ran = command.env(name, value).output().expect("the program starts");
+        let stderr = String::from_utf8_lossy(&ran.stderr);
+        assert_eq!(ran.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains(name) && stderr.contains(value), "{stderr}");
+    }
+}

@@ -38,8 +38,11 @@ pub fn logits(args: &args::Logits) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Room for the ids of the longest context there is.
+const MAX_IDS_BYTES: u64 = 64 << 20;
+
 fn read_ids(path: &Path) -> Result<Vec<u32>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = terminal::read_file(path, MAX_IDS_BYTES)?;
     let ids: Vec<u32> =
         serde_json::from_str(&text).with_context(|| format!("{} must be a JSON list of token ids such as [1, 15043]", path.display()))?;
     if ids.is_empty() {

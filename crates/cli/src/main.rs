@@ -35,6 +35,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> anyhow::Result<ExitCode> {
+    setup::check_isa()?;
     match args.command {
         Command::Chat(args) => chat::run(&args),
         Command::Models(args) => models::run(&args),

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use downshift::{Config, Downshift, ModelEntry, ModelSpec, Settings};
+use downshift_engine::Isa;
 use downshift_scheduler::config::{self as places, Candidate};
-use downshift_worker::{DeviceChoice, Subprocess};
+use downshift_worker::{DeviceChoice, Faults, Subprocess};
 
 use crate::args;
 
@@ -34,6 +35,7 @@ pub fn engine(model: Option<&str>, config: &args::Config, overrides: Overrides) 
             (model.map(str::to_owned), config.settings.clone(), config.models().to_vec())
         }
     };
+    Faults::from_env()?;
     let mut builder = Downshift::builder();
     if settings.isolate && !overrides.in_process {
         builder =
@@ -95,9 +97,22 @@ impl Overrides {
     fn apply(self, mut spec: ModelSpec) -> ModelSpec {
         if let Some(context) = self.context {
             spec.context = Some(context);
-            spec.min_context = spec.min_context.min(context);
+            spec.min_context = context;
         }
         spec.device = self.device.unwrap_or(spec.device);
         spec
     }
+}
+
+/// An instruction set that does not exist must not be taken for another.
+///
+/// # Errors
+/// `DOWNSHIFT_ISA` names none of this machine.
+pub fn check_isa() -> Result<()> {
+    let Some(name) = env::var_os("DOWNSHIFT_ISA") else { return Ok(()) };
+    if name.to_str().is_some_and(|name| Isa::named(name).is_some()) {
+        return Ok(());
+    }
+    let known: Vec<&str> = Isa::available().iter().map(|isa| isa.name()).collect();
+    bail!("DOWNSHIFT_ISA is `{}`, and this machine has {}", name.display(), known.join(", "))
 }

@@ -20,7 +20,9 @@ const MAX_TEMPLATE_BYTES: u64 = 1 << 20;
 pub fn run(args: &args::Template) -> Result<ExitCode> {
     let now = args.now.unwrap_or_else(WallClock::now);
     let prompt = match (&args.template, &args.model) {
-        (Some(file), _) => ChatTemplate::parse(&read(file)?, Specials::default())?.render(&variables()?, &now)?,
+        (Some(file), _) => {
+            ChatTemplate::parse(&terminal::read_file(file, MAX_TEMPLATE_BYTES)?, Specials::default())?.render(&variables()?, &now)?
+        }
         (None, Some(file)) => of_model(file)?.template().render(&variables()?, &now)?,
         (None, None) => bail!("name a model with -m FILE or a template with --template FILE"),
     };
@@ -28,14 +30,6 @@ pub fn run(args: &args::Template) -> Result<ExitCode> {
     out.write_all(prompt.text().as_bytes())?;
     out.flush()?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn read(file: &Path) -> Result<String> {
-    let length = std::fs::metadata(file).with_context(|| format!("cannot read {}", file.display()))?.len();
-    if length > MAX_TEMPLATE_BYTES {
-        bail!("{} has {length} bytes, where a template may have {MAX_TEMPLATE_BYTES}", file.display());
-    }
-    std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
 }
 
 fn of_model(file: &Path) -> Result<PromptBuilder> {

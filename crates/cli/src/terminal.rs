@@ -59,6 +59,19 @@ pub fn read_stdin(what: &str, limit: u64) -> Result<String> {
     })
 }
 
+/// Reads a file that must be regular and not longer than `limit` bytes.
+pub fn read_file(path: &Path, limit: u64) -> Result<String> {
+    let failed = || format!("cannot read {}", path.display());
+    let found = std::fs::metadata(path).with_context(failed)?;
+    if !found.is_file() {
+        bail!("{} is no regular file", path.display());
+    }
+    if found.len() > limit {
+        bail!("{} has {} bytes, and may have {limit}", path.display(), found.len());
+    }
+    std::fs::read_to_string(path).with_context(failed)
+}
+
 /// A bar on stderr that appears when something takes long, and only on a terminal.
 pub struct Progress {
     started: Instant,

@@ -52,7 +52,9 @@ impl Model {
         let gguf = Gguf::open(path)?;
         let config = config_of(&gguf)?;
         Weights::load(&ShapeCheck, &gguf, &config)?;
-        Ok(Self { path: path.to_owned(), gguf, config })
+        let model = Self { path: path.to_owned(), gguf, config };
+        model.rope()?;
+        Ok(model)
     }
 
     /// The file.

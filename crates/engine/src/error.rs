@@ -52,6 +52,12 @@ pub enum Error {
     /// The chat template does not compile, refuses the messages, or exceeds a limit.
     #[error(transparent)]
     Template(#[from] TemplateError),
+    /// A message has a part that this model cannot take.
+    #[error("a message has a part of type {found}; this model takes text alone")]
+    Content {
+        /// The type of the part.
+        found: String,
+    },
     /// A file beside the model, such as a chat template, cannot be read.
     #[error("cannot read {path}: {source}")]
     Read {

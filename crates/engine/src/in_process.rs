@@ -16,7 +16,7 @@ use downshift_worker::{
 
 use crate::answer::Answer;
 use crate::batcher::{Batcher, Event, Job};
-use crate::chat_template::TemplateError;
+use crate::chat_template::{Limit, TemplateError};
 use crate::engine::{LoadOptions, Model};
 use crate::error::Error;
 use crate::prompt::PromptBuilder;
@@ -263,7 +263,10 @@ fn failure(error: &Error, stage: Stage) -> Failure {
         Error::Key { .. } | Error::Tensor { .. } => FailureKind::Corrupt,
         Error::UnsupportedType { .. } => FailureKind::UnsupportedType,
         Error::Tokenizer(_) => FailureKind::BrokenTokenizer,
-        Error::Template(TemplateError::Raised(_)) if stage != Stage::Load => FailureKind::InvalidRequest,
+        Error::Template(TemplateError::Raised(_) | TemplateError::Limit { limit: Limit::Input }) if stage != Stage::Load => {
+            FailureKind::InvalidRequest
+        }
+        Error::Content { .. } => FailureKind::CannotDo,
         Error::Template(_) => FailureKind::BrokenTemplate,
         Error::Read { .. } => FailureKind::Unreadable,
         Error::OutOfMemory { .. } => FailureKind::OutOfMemory,

@@ -5,7 +5,7 @@ use std::path::Path;
 use downshift_worker::{Input, Message, Prompt, Role};
 use serde_json::{Map, Value};
 
-use crate::chat_template::{ChatTemplate, Piece, Specials, WallClock};
+use crate::chat_template::{ChatTemplate, Piece, Specials, TemplateError, WallClock};
 use crate::error::Error;
 use crate::tokenizer::{Special, Tokenizer};
 use crate::weights::Metadata;
@@ -47,7 +47,9 @@ impl PromptBuilder {
             None => ChatTemplate::plain_roles(specials),
         };
         let builder = Self { tokenizer, template, has_own_template };
-        builder.encode(&Input::chat(vec![Message::user("Hello")]))?;
+        if builder.encode(&Input::chat(vec![Message::user("Hello")]))?.is_empty() {
+            return Err(TemplateError::Render { line: 1, message: "it makes an empty prompt of a greeting".into() }.into());
+        }
         Ok(builder)
     }
 
@@ -86,7 +88,7 @@ impl PromptBuilder {
                 self.tokenizer.encode(text, Special::Plain, &mut ids);
             }
             Input::Chat { messages, tools, variables } => {
-                let prompt = self.template.render(&chat_variables(messages, tools, variables), &WallClock::now())?;
+                let prompt = self.template.render(&chat_variables(messages, tools, variables)?, &WallClock::now())?;
                 ids.extend(self.tokenizer.bos().filter(|_| self.tokenizer.add_bos()));
                 let bos = ids.len();
                 for piece in &prompt.pieces {
@@ -134,7 +136,7 @@ impl PromptBuilder {
     pub fn render(&self, input: &Input) -> Result<String, Error> {
         Ok(match input {
             Input::Chat { messages, tools, variables } => {
-                self.template.render(&chat_variables(messages, tools, variables), &WallClock::now())?.text()
+                self.template.render(&chat_variables(messages, tools, variables)?, &WallClock::now())?.text()
             }
             Input::Completion(Prompt::Text(text)) => text.clone(),
             Input::Completion(Prompt::Tokens(ids)) => self.text(ids),
@@ -144,26 +146,30 @@ impl PromptBuilder {
 
 fn read_template(path: &Path) -> Result<String, Error> {
     let failed = |source| Error::Read { path: path.display().to_string(), source };
-    let length = std::fs::metadata(path).map_err(failed)?.len();
-    if length > MAX_TEMPLATE_BYTES {
+    let found = std::fs::metadata(path).map_err(failed)?;
+    if !found.is_file() {
+        return Err(failed(std::io::Error::other("it is no regular file")));
+    }
+    if found.len() > MAX_TEMPLATE_BYTES {
+        let length = found.len();
         return Err(failed(std::io::Error::other(format!("{length} bytes, where a template may have {MAX_TEMPLATE_BYTES}"))));
     }
     std::fs::read_to_string(path).map_err(failed)
 }
 
-fn chat_variables(messages: &[Message], tools: &[Value], variables: &Map<String, Value>) -> Map<String, Value> {
+fn chat_variables(messages: &[Message], tools: &[Value], variables: &Map<String, Value>) -> Result<Map<String, Value>, Error> {
     let mut all = variables.clone();
-    all.insert("messages".into(), messages.iter().map(message_value).collect());
+    all.insert("messages".into(), Value::Array(messages.iter().map(message_value).collect::<Result<_, _>>()?));
     if !tools.is_empty() {
         all.insert("tools".into(), Value::Array(tools.to_vec()));
     }
     // An open assistant turn is continued, not begun again.
     let open = messages.last().is_some_and(|message| message.role == Role::Assistant);
     all.entry("add_generation_prompt").or_insert(Value::Bool(!open));
-    all
+    Ok(all)
 }
 
-fn message_value(message: &Message) -> Value {
+fn message_value(message: &Message) -> Result<Value, Error> {
     let role = match message.role {
         Role::System => "system",
         Role::User => "user",
@@ -172,7 +178,17 @@ fn message_value(message: &Message) -> Value {
     };
     let mut fields = Map::new();
     fields.insert("role".into(), role.into());
-    fields.insert("content".into(), message.content.clone());
+    fields.insert("content".into(), plain_content(&message.content)?);
     fields.extend(message.extra.clone());
-    Value::Object(fields)
+    Ok(Value::Object(fields))
+}
+
+/// Content in parts as one text, a line each: templates print what they get. Parts that are no text are for other models.
+fn plain_content(content: &Value) -> Result<Value, Error> {
+    let Value::Array(parts) = content else { return Ok(content.clone()) };
+    let text = |part: &Value| match part["type"].as_str() {
+        Some("text") => Ok(part["text"].as_str().unwrap_or_default().to_owned()),
+        other => Err(Error::Content { found: other.unwrap_or("no type").to_owned() }),
+    };
+    Ok(Value::String(parts.iter().map(text).collect::<Result<Vec<_>, _>>()?.join("\n")))
 }

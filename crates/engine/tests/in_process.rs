@@ -261,3 +261,42 @@ fn a_worker_that_is_dropped_ends_its_thread() {
     });
     receiver.recv_timeout(std::time::Duration::from_secs(10)).expect("dropping does not hang");
 }
+
+#[test]
+fn content_in_parts_is_joined_and_a_part_that_is_no_text_is_not_for_this_model() {
+    let worker = worker();
+    let message = |content: serde_json::Value| Input::chat(vec![Message { content, ..Message::user("") }]);
+    let parts = message(serde_json::json!([{"type": "text", "text": "Hello"}, {"type": "text", "text": "there"}]));
+    let plain = Input::chat(vec![Message::user("Hello\nthere")]);
+    assert_eq!(worker.apply_template(&parts).expect("a prompt"), worker.apply_template(&plain).expect("a prompt"));
+    let image = message(serde_json::json!([{"type": "image_url", "image_url": {"url": "x"}}]));
+    let failure = worker.apply_template(&image).expect_err("no model for images");
+    assert_eq!(failure.kind, FailureKind::CannotDo);
+    assert!(failure.message.contains("image_url"), "{failure}");
+}
+
+#[test]
+fn what_only_breaks_at_load_is_known_before_it() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("tiny.gguf");
+    std::fs::write(&path, model().writer().finish()).expect("a file");
+    let template = |content: &str| {
+        let template = folder.path().join("template.jinja");
+        std::fs::write(&template, content).expect("a file");
+        let spec = ModelSpec { chat_template: Some(template), ..ModelSpec::from_path(&path) };
+        InProcess.inspect(&spec).map(|_| ()).map_err(|failure| failure.kind)
+    };
+    assert_eq!(template("{% for message in messages %}{% endfor %}"), Err(FailureKind::BrokenTemplate), "an empty prompt");
+    assert_eq!(template("{{ messages[0].content }}"), Ok(()));
+    let spec = ModelSpec { chat_template: Some(folder.path().to_owned()), ..ModelSpec::from_path(&path) };
+    assert_eq!(InProcess.inspect(&spec).expect_err("a folder").kind, FailureKind::Unreadable);
+    let cut = model().writer().tensor("rope_freqs.weight", &[3], Stored::F32, &[1.0; 3]).finish();
+    std::fs::write(&path, cut).expect("a file");
+    assert_eq!(verdict(&path), FailureKind::Corrupt);
+}
+
+#[test]
+fn a_conversation_that_no_template_could_take_is_the_callers_fault() {
+    let failure = worker().apply_template(&Input::chat(vec![Message::user("a".repeat(20 << 20))])).expect_err("20 MiB");
+    assert_eq!(failure.kind, FailureKind::InvalidRequest, "{failure}");
+}

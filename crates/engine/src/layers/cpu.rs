@@ -22,6 +22,9 @@ const LOGITS_ROWS: usize = 16;
 /// Rows that a worker takes at a time in work that goes row by row.
 const ROWS_SHARED: usize = 16;
 
+/// Workers; more than any machine has, and few enough for their stacks.
+const MAX_THREADS: usize = 512;
+
 /// Sequences of one step that attention plans for without growing.
 const MAX_SEQUENCES: usize = 16;
 
@@ -54,6 +57,7 @@ impl CpuArm {
     /// # Errors
     /// [`Error::OutOfMemory`] where the pool cannot be reserved.
     pub fn new(config: &ModelConfig, rope: Rope, n_blocks: usize, kv_type: KvType, threads: usize) -> Result<Self, Error> {
+        let threads = threads.clamp(1, MAX_THREADS);
         let layout = kv_layout(config, kv_type);
         let reserve = |block_bytes: usize| {
             let bytes = n_blocks.checked_mul(block_bytes).filter(|&bytes| bytes > 0);
