@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use downshift_scheduler::{Options, Submission};
-use downshift_worker::{Input, Message, Prompt, Request, RequestId, SamplingParams};
+use downshift_worker::{Input, Message, Prompt, Request, RequestId, ResponseFormat, SamplingParams, ToolChoice};
 use serde_json::{Map, Value};
 
 /// A question with its options. See [`Chat`] and [`Completion`].
@@ -16,6 +16,7 @@ pub struct Ask<I> {
     max_tokens: Option<u32>,
     stop: Vec<String>,
     logprobs: Option<u8>,
+    format: ResponseFormat,
 }
 
 /// A conversation to be answered through the model's chat template. A `&str` becomes one turn of the user.
@@ -53,6 +54,7 @@ pub struct Texts(Vec<String>);
 pub struct Conversation {
     messages: Vec<Message>,
     tools: Vec<Value>,
+    tool_choice: ToolChoice,
     variables: Map<String, Value>,
 }
 
@@ -68,8 +70,8 @@ impl Default for Text {
 
 impl From<Conversation> for Input {
     fn from(conversation: Conversation) -> Self {
-        let Conversation { messages, tools, variables } = conversation;
-        Self::Chat { messages, tools, variables }
+        let Conversation { messages, tools, tool_choice, variables } = conversation;
+        Self::Chat { messages, tools, tool_choice, variables }
     }
 }
 
@@ -109,6 +111,12 @@ impl Chat {
     /// Offers tools, in OpenAI's JSON form.
     pub fn tools(mut self, tools: impl IntoIterator<Item = Value>) -> Self {
         self.input.tools = tools.into_iter().collect();
+        self
+    }
+
+    /// Whether the model calls one of the tools; by default as it likes.
+    pub fn tool_choice(mut self, choice: ToolChoice) -> Self {
+        self.input.tool_choice = choice;
         self
     }
 
@@ -215,6 +223,12 @@ impl<I> Ask<I> {
         self
     }
 
+    /// What the answer must look like: JSON, JSON under a schema, a sentence of a grammar.
+    pub fn format(mut self, format: ResponseFormat) -> Self {
+        self.format = format;
+        self
+    }
+
     /// Reports the log-probability of each token, with this many alternatives.
     pub fn logprobs(mut self, alternatives: u8) -> Self {
         self.logprobs = Some(alternatives);
@@ -224,8 +238,8 @@ impl<I> Ask<I> {
 
 impl<I: Into<Input>> Ask<I> {
     pub(crate) fn submission(self, id: RequestId, stream: bool) -> Submission {
-        let Self { input, models, options, sampling, max_tokens, stop, logprobs } = self;
-        let request = Request { sampling, max_tokens, stop, logprobs, ..Request::new(id, input.into()) };
+        let Self { input, models, options, sampling, max_tokens, stop, logprobs, format } = self;
+        let request = Request { sampling, max_tokens, stop, logprobs, format, ..Request::new(id, input.into()) };
         Submission { request, models, options: Options { stream, ..options } }
     }
 }

@@ -58,8 +58,8 @@ pub use downshift_scheduler::{
     Attempt, Config, ConfigError, Counters, Fallback, ModelState, ModelStatus, ModelVerdict, Refused, RefusedClass,
 };
 pub use downshift_worker::{
-    Device, Failure, FailureKind, FinishReason, Launcher, Message, ModelInfo, ModelKind, ModelSpec, Prompt, Role, SamplingParams, Stage,
-    Timings, TokenLogprob, Usage, Worker,
+    Device, Failure, FailureKind, FinishReason, Launcher, Message, ModelInfo, ModelKind, ModelSpec, Prompt, ResponseFormat, Role,
+    SamplingParams, Stage, Timings, TokenLogprob, ToolCallDelta, ToolChoice, Usage, Worker,
 };
 pub use error::Error;
 pub use handle::Downshift;

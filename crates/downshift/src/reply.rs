@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use downshift_scheduler::{Answer, Event, Fallback};
-use downshift_worker::{Device, FinishReason, Timings, TokenLogprob, Usage};
+use downshift_worker::{Device, FinishReason, Timings, TokenLogprob, ToolCallDelta, Usage};
 use serde::Serialize;
 
 /// An answer.
@@ -55,6 +55,10 @@ pub struct Piece {
     pub model: Arc<str>,
     /// Whole characters; may be empty.
     pub text: String,
+    /// What the model thinks before it answers.
+    pub reasoning: String,
+    /// Pieces of tool calls.
+    pub tool_calls: Vec<ToolCallDelta>,
     /// The tokens accepted since the piece before.
     pub token_ids: Vec<u32>,
     /// One entry per token, where asked for.
@@ -102,7 +106,15 @@ impl Gather {
                 self.content.push_str(&delta.text);
                 self.logprobs.extend_from_slice(&delta.logprobs);
                 let (model, continued) = (self.model.clone(), self.continued.take());
-                take(Piece { model, text: delta.text, token_ids: delta.token_ids, logprobs: delta.logprobs, continued })
+                take(Piece {
+                    model,
+                    text: delta.text,
+                    reasoning: delta.reasoning,
+                    tool_calls: delta.tool_calls,
+                    token_ids: delta.token_ids,
+                    logprobs: delta.logprobs,
+                    continued,
+                })
             }
         }
     }

@@ -108,7 +108,7 @@ impl Worker for ScriptedWorker {
         };
         for word in words(text).take(most).skip(said as usize) {
             said += 1;
-            let delta = Delta { text: word.to_owned(), token_ids: vec![said], logprobs: Vec::new() };
+            let delta = Delta { text: word.to_owned(), token_ids: vec![said], ..Delta::default() };
             if sink.send(delta).is_break() {
                 return Err(Failure::new(FailureKind::Cancelled, Stage::Decode, "the client has left"));
             }

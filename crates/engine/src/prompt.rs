@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use downshift_worker::{Input, Message, Prompt, Role};
+use downshift_worker::{Input, Message, Prompt, Role, ToolChoice};
 use serde_json::{Map, Value};
 
 use crate::chat_template::{ChatTemplate, Piece, Specials, TemplateError, WallClock};
@@ -87,8 +87,8 @@ impl PromptBuilder {
                 ids.extend(self.tokenizer.bos().filter(|_| self.tokenizer.add_bos()));
                 self.tokenizer.encode(text, Special::Plain, &mut ids);
             }
-            Input::Chat { messages, tools, variables } => {
-                let prompt = self.template.render(&chat_variables(messages, tools, variables)?, &WallClock::now())?;
+            Input::Chat { messages, tools, tool_choice, variables } => {
+                let prompt = self.template.render(&chat_variables(messages, offered(tools, tool_choice), variables)?, &WallClock::now())?;
                 ids.extend(self.tokenizer.bos().filter(|_| self.tokenizer.add_bos()));
                 let bos = ids.len();
                 for piece in &prompt.pieces {
@@ -135,13 +135,18 @@ impl PromptBuilder {
     /// As [`PromptBuilder::encode`].
     pub fn render(&self, input: &Input) -> Result<String, Error> {
         Ok(match input {
-            Input::Chat { messages, tools, variables } => {
-                self.template.render(&chat_variables(messages, tools, variables)?, &WallClock::now())?.text()
+            Input::Chat { messages, tools, tool_choice, variables } => {
+                self.template.render(&chat_variables(messages, offered(tools, tool_choice), variables)?, &WallClock::now())?.text()
             }
             Input::Completion(Prompt::Text(text)) => text.clone(),
             Input::Completion(Prompt::Tokens(ids)) => self.text(ids),
         })
     }
+}
+
+/// The tools that the template hears of.
+fn offered<'a>(tools: &'a [Value], choice: &ToolChoice) -> &'a [Value] {
+    if *choice == ToolChoice::None { &[] } else { tools }
 }
 
 fn read_template(path: &Path) -> Result<String, Error> {

@@ -111,7 +111,7 @@ impl<'a, 'l> Outlet<'a, 'l> {
     pub fn take(&mut self, delta: Delta, now: Duration) -> Taken {
         self.first_at.get_or_insert(now);
         self.produced = self.produced.saturating_add(delta.token_ids.len() as u32);
-        let real = !delta.text.is_empty();
+        let real = delta.is_shown();
         let looped = self.guard.as_mut().is_some_and(|guard| delta.token_ids.iter().any(|id| guard.is_loop(*id)));
         self.held.push(delta);
         // Tokens without text of a resumed attempt wait too: the notice belongs on real text.

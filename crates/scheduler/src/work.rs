@@ -147,7 +147,7 @@ impl Work for Generate {
 /// No prompt of this input has more tokens: each is a byte at least, and templates add a little to every message.
 fn longest_prompt(input: &Input) -> usize {
     match input {
-        Input::Chat { messages, tools, variables } => {
+        Input::Chat { messages, tools, variables, .. } => {
             let json = serde_json::to_string(&(messages, tools, variables));
             json.map_or(usize::MAX, |json| 1024 + 32 * messages.len() + json.len())
         }

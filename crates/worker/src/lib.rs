@@ -17,8 +17,8 @@ mod wire;
 
 pub use failure::{Failure, FailureKind, Stage};
 pub use fault::{FaultError, Faults, Faulty};
-pub use output::{Completion, Delta, FinishReason, Timings, TokenLogprob, Usage};
-pub use request::{Input, Message, Prompt, Request, RequestId, Resume, Role, SamplingParams};
+pub use output::{Completion, Delta, FinishReason, Timings, TokenLogprob, ToolCallDelta, Usage};
+pub use request::{Input, Message, Prompt, Request, RequestId, ResponseFormat, Resume, Role, SamplingParams, ToolChoice};
 pub use serve::serve;
 pub use spec::{
     Device, DeviceChoice, DeviceMemory, Footprint, KvType, ModelInfo, ModelKind, ModelSpec, Placement, Quantize, UnknownDevice,

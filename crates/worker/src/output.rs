@@ -7,11 +7,37 @@ use serde::{Deserialize, Deserializer, Serialize};
 pub struct Delta {
     /// Whole characters; empty where the tokens only complete later (a split character, a possible stop string).
     pub text: String,
+    /// What the model thinks before it answers, where its template tells that apart.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reasoning: String,
+    /// Pieces of tool calls.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCallDelta>,
     /// Every token accepted since the previous delta, those whose text is held back included.
     pub token_ids: Vec<u32>,
     /// One entry per token, where asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub logprobs: Vec<TokenLogprob>,
+}
+
+impl Delta {
+    /// Whether a caller sees anything of it.
+    pub fn is_shown(&self) -> bool {
+        !(self.text.is_empty() && self.reasoning.is_empty() && self.tool_calls.is_empty())
+    }
+}
+
+/// A piece of a tool call. The first of each call carries the name, the later ones only more of the arguments.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolCallDelta {
+    /// Which of the answer's calls, from 0.
+    pub index: u32,
+    /// The function's name, whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// More of the arguments, which together are one JSON object.
+    #[serde(default)]
+    pub arguments: String,
 }
 
 /// The log-probability of a token and of its rivals.
@@ -45,6 +71,8 @@ pub enum FinishReason {
     Stop,
     /// `max_tokens` or the context was used up.
     Length,
+    /// The answer is a call of tools.
+    ToolCalls,
 }
 
 impl FinishReason {
@@ -53,6 +81,7 @@ impl FinishReason {
         match self {
             Self::Stop => "stop",
             Self::Length => "length",
+            Self::ToolCalls => "tool_calls",
         }
     }
 }

@@ -30,6 +30,9 @@ pub struct Request {
     pub stop: Vec<String>,
     /// Report the log-probability of each token, with this many alternatives.
     pub logprobs: Option<u8>,
+    /// What the answer must look like; tokens that would break it are never drawn.
+    #[serde(default, skip_serializing_if = "ResponseFormat::is_text")]
+    pub format: ResponseFormat,
     /// An answer that another attempt had begun, to be continued and not repeated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume: Option<Resume>,
@@ -60,7 +63,16 @@ pub enum Resume {
 impl Request {
     /// A request with every option at its default.
     pub fn new(id: RequestId, input: Input) -> Self {
-        Self { id, input, sampling: SamplingParams::default(), max_tokens: None, stop: Vec::new(), logprobs: None, resume: None }
+        Self {
+            id,
+            input,
+            sampling: SamplingParams::default(),
+            max_tokens: None,
+            stop: Vec::new(),
+            logprobs: None,
+            format: ResponseFormat::Text,
+            resume: None,
+        }
     }
 }
 
@@ -74,6 +86,9 @@ pub enum Input {
         messages: Vec<Message>,
         /// Tools offered, in OpenAI's JSON form.
         tools: Vec<Value>,
+        /// Whether one of them is to be called.
+        #[serde(default)]
+        tool_choice: ToolChoice,
         /// Further variables of the template, such as `enable_thinking`.
         variables: Map<String, Value>,
     },
@@ -84,7 +99,44 @@ pub enum Input {
 impl Input {
     /// A conversation without tools.
     pub fn chat(messages: Vec<Message>) -> Self {
-        Self::Chat { messages, tools: Vec::new(), variables: Map::new() }
+        Self::Chat { messages, tools: Vec::new(), tool_choice: ToolChoice::Auto, variables: Map::new() }
+    }
+}
+
+/// Whether the model calls a tool.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToolChoice {
+    /// As the model likes.
+    #[default]
+    Auto,
+    /// Not at all; the model does not hear of the tools.
+    None,
+    /// At least one of them.
+    Required,
+    /// The one of this name.
+    Function(String),
+}
+
+/// What an answer must look like.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResponseFormat {
+    /// Anything.
+    #[default]
+    Text,
+    /// One JSON object.
+    JsonObject,
+    /// JSON that is valid under this schema.
+    JsonSchema(Value),
+    /// A sentence of this Lark grammar, in llguidance's dialect.
+    Grammar(String),
+}
+
+impl ResponseFormat {
+    /// Whether nothing is asked.
+    pub fn is_text(&self) -> bool {
+        *self == Self::Text
     }
 }
 

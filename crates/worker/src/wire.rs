@@ -257,7 +257,7 @@ fn portable_sampling(sampling: &SamplingParams) -> Result<Option<SamplingParams>
 
 /// Refuses values nested too deeply for the other side to read.
 pub(crate) fn shallow(input: &Input) -> Result<(), Failure> {
-    let Input::Chat { messages, tools, variables } = input else { return Ok(()) };
+    let Input::Chat { messages, tools, variables, .. } = input else { return Ok(()) };
     let roots = messages.iter().flat_map(|message| std::iter::once(&message.content).chain(message.extra.values()));
     // A stack of our own: recursion is what deep values break.
     let mut open: Vec<(&Value, usize)> = roots.chain(tools).chain(variables.values()).map(|value| (value, 1)).collect();
@@ -285,7 +285,7 @@ mod tests {
 
     fn delta() -> FromWorker {
         let logprobs = vec![TokenLogprob { token_id: 7, logprob: -0.1, top: vec![(7, -0.1), (8, f32::NEG_INFINITY)] }];
-        FromWorker::Delta(Delta { text: "\u{1f600}\0".to_owned(), token_ids: vec![7], logprobs })
+        FromWorker::Delta(Delta { text: "\u{1f600}\0".to_owned(), token_ids: vec![7], logprobs, ..Delta::default() })
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use downshift_scheduler::Options;
 use downshift_scheduler::config::OnStreamFailure;
-use downshift_worker::{FailureKind as K, Input, Message, Request, Resume};
+use downshift_worker::{FailureKind as K, Input, Message, Request, Resume, ToolChoice};
 use serde_json::json;
 
 use crate::support::*;
@@ -96,7 +96,12 @@ fn where_another_model_may_not_go_on_the_error_is_honest() {
     let mut with_logprobs = base();
     with_logprobs.logprobs = Some(2);
     let mut with_tools = base();
-    with_tools.input = Input::Chat { messages: Vec::new(), tools: vec![json!({"type": "function"})], variables: Default::default() };
+    with_tools.input = Input::Chat {
+        messages: Vec::new(),
+        tools: vec![json!({"type": "function"})],
+        tool_choice: ToolChoice::Auto,
+        variables: Default::default(),
+    };
     let refused = Options { on_stream_failure: Some(OnStreamFailure::Error), ..streamed() };
     for (request, options) in [(seeded, streamed()), (with_logprobs, streamed()), (with_tools, streamed()), (base(), refused)] {
         let fake = Fake::new();

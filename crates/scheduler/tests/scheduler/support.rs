@@ -306,7 +306,7 @@ impl Worker for FakeWorker {
             let delta = Delta {
                 text: format!("{}{token} ", self.name),
                 token_ids: vec![if matches!(act.then, Then::Repeat) { 7 } else { token as u32 }],
-                logprobs: Vec::new(),
+                ..Delta::default()
             };
             if sink.send(delta).is_break() {
                 fake.note(format!("stopped {}", self.name));

@@ -153,7 +153,7 @@ impl Worker for FakeWorker {
                 Err(failure) => break Err(failure),
             };
             let cancelled = flag.load(Ordering::SeqCst);
-            if cancelled || sink.send(Delta { text, token_ids: vec![said], logprobs: Vec::new() }).is_break() {
+            if cancelled || sink.send(Delta { text, token_ids: vec![said], ..Delta::default() }).is_break() {
                 break Err(Failure::new(FailureKind::Cancelled, Stage::Decode, "cancelled"));
             }
             said += 1;
