@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use downshift_scheduler::{Answer, Config, Scheduler};
-use downshift_worker::{Input, RequestId};
+use downshift_worker::{Input, RequestId, Usage};
 
 use crate::Error;
 use crate::ask::{Ask, Chat, Completion, Embed};
@@ -185,7 +185,8 @@ impl Downshift {
     fn vectors(&self, id: RequestId, texts: Embed) -> Result<Embeddings, Error> {
         let (inputs, models, options) = texts.into_parts();
         let Answer { model, device, output, retries, fallback } = self.scheduler.embed(id, inputs, models, options)?;
-        Ok(Embeddings { model, device, vectors: output, retries, fallback })
+        let usage = Usage { prompt_tokens: output.prompt_tokens, completion_tokens: 0 };
+        Ok(Embeddings { model, device, vectors: output.vectors, usage, retries, fallback })
     }
 
     fn pending<I: Into<Input>>(&self, ask: Ask<I>) -> Pending<Reply> {

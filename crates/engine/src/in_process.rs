@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use downshift_worker::{
-    Completion, DeviceMemory, Failure, FailureKind, Input, Launcher, LoadProgress, ModelInfo, ModelSpec, Placement, Request, RequestId,
-    Sink, Stage, Stats, Worker,
+    Completion, DeviceMemory, Embedded, Failure, FailureKind, Input, Launcher, LoadProgress, ModelInfo, ModelSpec, Placement, Prompt,
+    Request, RequestId, Sink, Stage, Stats, Worker,
 };
 
 use crate::answer::Answer;
@@ -172,7 +172,7 @@ impl Worker for ThreadWorker {
         }
     }
 
-    fn embed(&self, _inputs: &[String]) -> Result<Vec<Vec<f32>>, Failure> {
+    fn embed(&self, _inputs: &[Prompt]) -> Result<Embedded, Failure> {
         Err(Failure::new(FailureKind::CannotDo, Stage::Admission, format!("{} generates text and makes no embeddings", self.spec.name)))
     }
 

@@ -17,7 +17,7 @@ mod wire;
 
 pub use failure::{Failure, FailureKind, Stage};
 pub use fault::{FaultError, Faults, Faulty};
-pub use output::{Completion, Delta, FinishReason, Timings, TokenLogprob, ToolCallDelta, Usage};
+pub use output::{Completion, Delta, Embedded, FinishReason, Timings, TokenLogprob, ToolCallDelta, Usage};
 pub use request::{Input, Message, Prompt, Request, RequestId, ResponseFormat, Resume, Role, SamplingParams, ToolChoice};
 pub use serve::serve;
 pub use spec::{
@@ -86,8 +86,9 @@ pub trait Worker: Send + Sync {
     /// Vectors of `inputs`, in order, pooled and normalized as the model says.
     ///
     /// # Errors
-    /// [`FailureKind::CannotDo`] where the model is no embedder.
-    fn embed(&self, inputs: &[String]) -> Result<Vec<Vec<f32>>, Failure>;
+    /// [`FailureKind::CannotDo`] where the model is no embedder; [`FailureKind::PromptTooLong`] and
+    /// [`FailureKind::InvalidRequest`] for an input that it cannot read.
+    fn embed(&self, inputs: &[Prompt]) -> Result<Embedded, Failure>;
 
     /// Token ids of `text`; with `special`, spellings of special tokens become those tokens.
     ///

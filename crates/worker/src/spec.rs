@@ -216,6 +216,9 @@ pub struct ModelInfo {
     pub context_train: u32,
     /// Entries of the vocabulary.
     pub vocab_size: u32,
+    /// Numbers of one vector, where the model makes vectors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dimension: Option<u32>,
     /// Whether the file or the entry has a chat template.
     pub has_chat_template: bool,
     /// What running it needs.
