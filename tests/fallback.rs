@@ -1,5 +1,7 @@
 //! A model that cannot answer is replaced by the next one, which is said; when none is left, all attempts are listed.
 
+mod matrix;
+
 use downshift_engine::testing::{poison, value_at};
 use serde_json::json;
 

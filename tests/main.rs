@@ -2,8 +2,11 @@
 
 mod check;
 mod demo;
+mod drill;
 mod fallback;
 mod help;
+#[cfg(target_os = "linux")]
+mod isolation;
 mod layering;
 mod models_toml;
 mod output;

@@ -66,7 +66,8 @@ impl Folder {
 }
 
 impl Ran {
-    fn of(output: Output) -> Self {
+    /// Of a program that has ended.
+    pub fn of(output: Output) -> Self {
         let text = |bytes| String::from_utf8(bytes).expect("output is UTF-8");
         Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }

@@ -194,14 +194,24 @@ pub struct Logits {
 ///
 /// Tests, names and meanings are llama-bench's: random tokens, an empty cache before each repetition, one repetition to warm
 /// up, forward passes alone on the clock. Lists are separated by commas.
+///
+/// With --failover it measures how long an answer pauses when its worker is killed, or its model cannot be loaded, until the next
+/// token is shown.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   downshift bench -m Qwen3-0.6B-Q8_0.gguf
-  downshift bench -m chat -p 512,2048 -n 64 -d 0,4096 -r 3 -o jsonl")]
+  downshift bench -m chat -p 512,2048 -n 64 -d 0,4096 -r 3 -o jsonl
+  downshift bench --failover --runs 100")]
 pub struct Bench {
-    /// A GGUF file, or a name from models.toml
-    #[arg(short, long, value_name = "FILE|NAME")]
-    pub model: String,
+    /// A GGUF file, or a name from models.toml; with --failover the default model unless one is named
+    #[arg(short, long, value_name = "FILE|NAME", required_unless_present = "failover")]
+    pub model: Option<String>,
+    /// Measure failovers: of the model and the one after it in its chain
+    #[arg(long, conflicts_with_all = ["n_prompt", "n_gen", "n_depth", "repetitions"])]
+    pub failover: bool,
+    /// Failovers of each kind
+    #[arg(long, value_name = "N", default_value = "100", value_parser = positive(), requires = "failover")]
+    pub runs: u32,
     /// Prompt tokens; 0 leaves the test out
     #[arg(short = 'p', long, value_name = "N", value_delimiter = ',', default_value = "512")]
     pub n_prompt: Vec<usize>,

@@ -47,6 +47,28 @@ pub fn engine(model: Option<&str>, config: &args::Config, overrides: Overrides) 
     Ok(Setup { engine: builder.settings(settings).build()?, model })
 }
 
+/// A model and the one that answers in its place.
+pub struct Chain {
+    pub settings: Settings,
+    pub first: ModelEntry,
+    pub next: Option<ModelEntry>,
+}
+
+/// The first two models of the chain of `-m NAME|FILE`, or of the default model.
+pub fn chain(model: Option<&str>, config: &args::Config) -> Result<Chain> {
+    if let Some(file) = model.filter(|model| is_file(model)) {
+        return Ok(Chain { settings: Settings::default(), first: ModelEntry::new(ModelSpec::from_path(file)), next: None });
+    }
+    let config = Config::from_file(&find(config)?)?;
+    let index = match model {
+        Some(name) => config.index_of(name).ok_or_else(|| no_such_model(name, &config))?,
+        None => config.default_index(),
+    };
+    let entry = |index: &usize| config.models()[*index].clone();
+    let chain = config.chain(index);
+    Ok(Chain { settings: config.settings.clone(), first: entry(&index), next: chain.get(1).map(entry) })
+}
+
 /// The file of a model that is named by its path or by its entry in models.toml.
 pub fn model_file(model: &str, config: &args::Config) -> Result<PathBuf> {
     if is_file(model) {

@@ -23,7 +23,8 @@ pub struct Downshift {
 }
 
 impl Downshift {
-    /// The models of a models.toml.
+    /// The models of a models.toml, in this process: `isolate` says what happens where the host names a worker program, as
+    /// [`Builder::worker_program`] does.
     ///
     /// # Errors
     /// The file cannot be read, or something in it is wrong; the error names line, key and remedy.

@@ -45,6 +45,7 @@ pub(crate) struct Connection {
 
 struct Shared {
     model: String,
+    /// Its memory is bounded by us, and by nothing tighter: when it runs out, what it reads is to blame.
     limited: bool,
     child: Mutex<Child>,
     outbox: Outbox,
@@ -90,7 +91,7 @@ impl Connection {
         let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let shared = Arc::new(Shared {
             model: model.to_owned(),
-            limited: matches!(role, ChildRole::Reader { .. }),
+            limited: matches!(role, ChildRole::Reader { memory_bytes, .. } if !platform::has_less_memory_than(memory_bytes)),
             child: Mutex::new(child),
             outbox: Outbox::default(),
             calls: Mutex::default(),
