@@ -201,6 +201,7 @@ pub struct Logits {
 #[command(after_help = "Examples:
   downshift bench -m Qwen3-0.6B-Q8_0.gguf
   downshift bench -m chat -p 512,2048 -n 64 -d 0,4096 -r 3 -o jsonl
+  downshift bench -m chat -p 0 -n 64 --parallel 1,4,8
   downshift bench --failover --runs 100")]
 pub struct Bench {
     /// A GGUF file, or a name from models.toml; with --failover the default model unless one is named
@@ -221,6 +222,9 @@ pub struct Bench {
     /// Positions filled before each test
     #[arg(short = 'd', long, value_name = "N", value_delimiter = ',', default_value = "0")]
     pub n_depth: Vec<usize>,
+    /// Sequences that run each test side by side
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub parallel: Vec<u16>,
     /// Workers; by default all cores this process may use
     #[arg(short, long, value_name = "N", value_parser = positive())]
     pub threads: Option<u32>,

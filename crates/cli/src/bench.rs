@@ -16,6 +16,7 @@ pub fn run(args: &args::Bench) -> Result<ExitCode> {
         n_prompt: args.n_prompt.clone(),
         n_gen: args.n_gen.clone(),
         n_depth: args.n_depth.clone(),
+        n_parallel: args.parallel.iter().map(|&n| usize::from(n)).collect(),
         repetitions: args.repetitions as usize,
     };
     let path = setup::model_file(name, &args.config)?;

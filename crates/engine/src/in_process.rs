@@ -153,6 +153,7 @@ impl Worker for ThreadWorker {
         loop {
             let stage = answer.stage();
             let outcome = match inbox.recv() {
+                Ok(Event::Prefilled { n_cached }) => answer.prefilled(n_cached),
                 Ok(Event::Token { id, logprob, at }) => answer.token(id, logprob, at, sink),
                 Ok(Event::End(Ok(reason))) => answer.end(reason, sink),
                 Ok(Event::End(Err(error))) => Err(failure(&error, stage)),

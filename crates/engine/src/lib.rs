@@ -27,6 +27,7 @@ pub mod weights;
 
 pub use device::available as available_devices;
 pub use downshift_kernels::Isa;
+pub use downshift_kernels::kv::KV_BLOCK;
 pub use engine::{LoadOptions, Model};
 pub use error::Error;
 pub use in_process::InProcess;

@@ -245,6 +245,20 @@ impl Arm for CpuArm {
         Ok(())
     }
 
+    fn copy_kv(&mut self, from: u32, to: u32, positions: usize) -> Result<(), Error> {
+        let KvLayout { kind, n_kv_heads, k_dim, v_dim } = self.layout;
+        for (keys, values) in &mut self.kv {
+            for (pool, row_bytes) in [(keys, kind.row_bytes(k_dim)), (values, kind.row_bytes(v_dim))] {
+                let head_bytes = KV_BLOCK * row_bytes;
+                for head in 0..n_kv_heads {
+                    let [from, to] = [from, to].map(|block| (block as usize * n_kv_heads + head) * head_bytes);
+                    pool.copy_within(from..from + positions * row_bytes, to);
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn set_threads(&mut self, threads: usize) {
         self.cpu.pool().set_threads(threads);
     }
