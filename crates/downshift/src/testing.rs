@@ -72,6 +72,7 @@ impl Launcher for Scripted {
             context_train: 4096,
             vocab_size: 256,
             has_chat_template: true,
+            calls_tools: true,
             footprint: Footprint::default(),
         })
     }

@@ -11,7 +11,7 @@ use std::time::Instant;
 use downshift_worker::{FinishReason, RequestId, TokenLogprob};
 
 use crate::error::Error;
-use crate::sampler::{self, NonFinite, Sampler};
+use crate::sampler::{self, SampleError, Sampler};
 use crate::session::{Feed, Sequence, Session};
 
 /// Prompt tokens of one step while other sequences decode: bounds how long they wait.
@@ -198,13 +198,14 @@ impl Batcher {
     }
 }
 
-type Drawn = Result<(u32, Option<TokenLogprob>), NonFinite>;
+/// A token, its log-probabilities where asked for, and whether nothing may follow it.
+type Drawn = Result<(u32, Option<TokenLogprob>, bool), SampleError>;
 
 fn draw(drawer: &mut Sampler, n_generated: usize, logprobs: Option<usize>, logits: &[f32]) -> Drawn {
-    let id = drawer.sample(logits, n_generated as u64)?;
-    drawer.accept(id);
+    let id = drawer.next(logits, n_generated as u64)?;
     let table = logprobs.map(|n_top| sampler::logprobs(logits, id, n_top)).transpose()?;
-    Ok((id, table.map(|table| TokenLogprob { token_id: id, logprob: table.chosen, top: table.top })))
+    let logprob = table.map(|table| TokenLogprob { token_id: id, logprob: table.chosen, top: table.top });
+    Ok((id, logprob, drawer.is_complete()))
 }
 
 impl Running {
@@ -212,16 +213,17 @@ impl Running {
     fn take(&mut self, drawn: Drawn, positions: usize) -> bool {
         let pos = self.sequence.len() - 1;
         let ended = match drawn {
-            Err(NonFinite { .. }) => Some(Err(Arc::new(Error::NonFinite { pos }))),
-            Ok((id, _)) if (self.job.is_end)(id) => Some(Ok(FinishReason::Stop)),
-            Ok((id, logprob)) => {
+            Err(SampleError::NonFinite(_)) => Some(Err(Arc::new(Error::NonFinite { pos }))),
+            Err(SampleError::Constraint(error)) => Some(Err(Arc::new(error.into()))),
+            Ok((id, ..)) if (self.job.is_end)(id) => Some(Ok(FinishReason::Stop)),
+            Ok((id, logprob, complete)) => {
                 self.n_generated += 1;
                 self.job.token_ids.push(id);
                 if self.job.events.send(Event::Token { id, logprob, at: Instant::now() }).is_err() {
                     return true;
                 }
                 let full = self.n_generated >= self.job.max_tokens || self.sequence.len() >= positions;
-                full.then_some(Ok(FinishReason::Length))
+                complete.then_some(Ok(FinishReason::Stop)).or(full.then_some(Ok(FinishReason::Length)))
             }
         };
         ended.is_some_and(|end| {

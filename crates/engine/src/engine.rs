@@ -101,6 +101,7 @@ impl Model {
             context_train: self.config.context_train,
             vocab_size: self.config.n_vocab as u32,
             has_chat_template: metadata.string("tokenizer.chat_template")?.is_some(),
+            calls_tools: false,
             footprint: self.footprint(kv_type),
         })
     }

@@ -210,6 +210,7 @@ impl Launcher for FakeLauncher {
             context_train: 4096,
             vocab_size: 32,
             has_chat_template: true,
+            calls_tools: true,
             footprint,
         })
     }
