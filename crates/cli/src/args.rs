@@ -53,6 +53,7 @@ pub enum Command {
   downshift chat -m Qwen3-0.6B-Q8_0.gguf --system \"Answer in one word.\" \"Capital of France?\"
   git diff | downshift chat --system \"Summarize this change.\"
   downshift chat --json --temperature 0 \"Hello\" | jq .model
+  downshift chat --json-schema '{\"enum\": [\"yes\", \"no\"]}' \"Is water wet?\"
   echo '[{\"role\": \"user\", \"content\": \"Hi\"}]' | downshift chat --messages
   downshift chat")]
 pub struct Chat {
@@ -73,6 +74,12 @@ pub struct Chat {
     /// Makes the answer repeatable
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
+    /// Let the answer be one JSON object
+    #[arg(long, conflicts_with = "json_schema")]
+    pub json_object: bool,
+    /// Let the answer be JSON that is valid under this schema
+    #[arg(long, value_name = "FILE|JSON")]
+    pub json_schema: Option<String>,
     /// Print one line: {model, content, finish_reason, usage, timings, fallback}
     #[arg(long)]
     pub json: bool,

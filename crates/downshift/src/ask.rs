@@ -205,7 +205,7 @@ impl<I> Ask<I> {
         self
     }
 
-    /// Ends the answer before this string; several may be given.
+    /// Ends the answer before this string; several may be given. They are looked for in the content, not in thoughts or calls.
     pub fn stop(mut self, text: impl Into<String>) -> Self {
         self.stop.push(text.into());
         self
@@ -229,7 +229,14 @@ impl<I> Ask<I> {
         self
     }
 
-    /// What the answer must look like: JSON, JSON under a schema, a sentence of a grammar.
+    /// What the answer must look like: JSON, JSON under a schema, a sentence of a grammar. Tokens that would break it are never
+    /// drawn; an answer that `max_tokens` cuts short is the beginning of one. A model that thinks does so freely before.
+    ///
+    /// ```
+    /// use downshift::{Chat, ResponseFormat};
+    /// let schema = serde_json::json!({"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]});
+    /// let chat = Chat::from("Where is the Louvre?").format(ResponseFormat::JsonSchema(schema));
+    /// ```
     pub fn format(mut self, format: ResponseFormat) -> Self {
         self.format = format;
         self

@@ -73,6 +73,7 @@ impl Launcher for Scripted {
             vocab_size: 256,
             dimension: None,
             has_chat_template: true,
+            calls_tools: true,
             footprint: Footprint::default(),
         })
     }

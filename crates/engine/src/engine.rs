@@ -102,6 +102,7 @@ impl Model {
             vocab_size: self.config.n_vocab as u32,
             dimension: None,
             has_chat_template: metadata.string("tokenizer.chat_template")?.is_some(),
+            calls_tools: false,
             footprint: self.footprint(kv_type),
         })
     }

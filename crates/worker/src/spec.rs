@@ -221,6 +221,8 @@ pub struct ModelInfo {
     pub dimension: Option<u32>,
     /// Whether the file or the entry has a chat template.
     pub has_chat_template: bool,
+    /// Whether that template hears of tools, so that the model can be made to call one.
+    pub calls_tools: bool,
     /// What running it needs.
     pub footprint: Footprint,
 }

@@ -211,6 +211,7 @@ impl Launcher for FakeLauncher {
             vocab_size: 32,
             dimension: None,
             has_chat_template: true,
+            calls_tools: true,
             footprint,
         })
     }

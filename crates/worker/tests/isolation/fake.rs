@@ -48,6 +48,7 @@ impl Launcher for Fake {
             vocab_size: 256,
             dimension: None,
             has_chat_template: false,
+            calls_tools: false,
             footprint: Footprint { weights_bytes: u64::MAX, kv_bytes_per_position: 2, scratch_bytes: 3, fixed_bytes: 4 },
         })
     }
