@@ -159,11 +159,12 @@ class Page:
         return result["result"].get("value")
 
     def wait(self, expression, timeout=10):
-        """Until an expression holds. Returns its value."""
+        """Until an expression holds. Returns its value; an element's is `{}`."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:
             try:
-                if value := self.evaluate(expression):
+                value = self.evaluate(expression)
+                if value or value == {}:
                     return value
             except (AssertionError, RuntimeError) as error:
                 if "context" not in str(error) and "null" not in str(error):

@@ -143,7 +143,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.refused():
             return
         self.mock.requests.append(body)
-        words = body["messages"][-1]["content"].split()
+        # A message that got no answer is sent again in front of the next.
+        words = body["messages"][-1]["content"].split("\n\n")[-1].split()
+        body.setdefault("model", "large")
         script = SCRIPTS.get(words[0], plain) if words else plain
         try:
             script(self, body)

@@ -1,7 +1,7 @@
 // The page's one owner of state: the open conversation, the answers that are being written, what was last seen of the server.
 // Everything shown follows from it.
 
-import { accept, begin, end, tokens } from "./answer.js";
+import { accept, begin, end } from "./answer.js";
 import { chat as ask, hasKey, setKey } from "./api.js";
 import { keycaps, openKey, openSettings, openShortcuts, requestFields } from "./dialogs.js";
 import { download, h, icon } from "./element.js";
@@ -9,12 +9,12 @@ import { Gears } from "./gears.js";
 import { Sidebar } from "./sidebar.js";
 import * as store from "./store.js";
 import { Thread } from "./thread.js";
+import { announce, announceDrop, announceEnd, toast } from "./voice.js";
 import { Watch } from "./watch.js";
-import { count, reason, title as titleOf } from "./wording.js";
+import { welcome } from "./welcome.js";
+import { count, title as titleOf } from "./wording.js";
 
 const SAVE_EVERY_MS = 1500;
-const UNDO_MS = 8000;
-const SUGGESTIONS = ["What is 17 + 25?", "What is the capital of Japan?", "What happens when a model fails?"];
 const THEMES = { auto: "Theme: as the system", light: "Theme: light", dark: "Theme: dark" };
 const SHORTCUTS = [
   ["Enter", "Send"],
@@ -73,7 +73,9 @@ function show() {
 }
 
 function showThread() {
-  thread.show(chat, welcome());
+  const picked = watch.find(chat.model || watch.defaultModel);
+  const chain = picked ? [picked.id, ...(chat.settings.only ? [] : (picked.fallbacks ?? []))] : [];
+  thread.show(chat, welcome(chain, submit));
 }
 
 function showList() {
@@ -121,33 +123,14 @@ function serverChanged() {
   else if (chat.turns.length === 0) showThread();
 }
 
-/** What an empty conversation shows: the gears in their order, and something to ask. */
-function welcome() {
-  const picked = watch.find(chat.model || watch.defaultModel);
-  const chain = picked ? [picked.id, ...(chat.settings.only ? [] : picked.fallbacks ?? [])] : [];
-  const steps = chain.slice(0, 4).map((name, i) => h("li", { "data-step": i }, h("span", {}), name));
-  const explained =
-    chain.length > 1
-      ? "Runs on this machine. When the first model cannot answer, the next one does, and the answer says so."
-      : "Runs on this machine. Every answer says which model gave it.";
-  return h(
-    "section",
-    { class: "welcome" },
-    h("h1", {}, "What would you like to know?"),
-    chain.length > 0 && h("ol", { class: "chain", "aria-label": "Models in the order in which they are asked" }, steps),
-    h("p", {}, explained),
-    h("div", { class: "suggestions" }, SUGGESTIONS.map((text) => h("button", { type: "button", onclick: () => submit(text) }, text))),
-  );
-}
-
 /** What an answer without words waits for. */
 function waiting(answer) {
   const loading = watch.models.find((model) => model.state === "loading");
   if (loading) {
-    const part = loading.progress === null ? "" : `, ${Math.floor(loading.progress * 100)} %`;
+    const part = loading.progress === null ? "" : `, ${Math.floor(loading.progress * 100)}\u00a0%`;
     return { text: `${loading.id} is loading${part}`, progress: loading.progress };
   }
-  return { text: answer.notice || "Reading", progress: null };
+  return { text: answer.notice || "reading", progress: null };
 }
 
 function submit(text) {
@@ -365,39 +348,6 @@ function showTheme() {
   at("theme").replaceChildren(icon(theme));
   at("theme").title = THEMES[theme];
   at("theme").setAttribute("aria-label", THEMES[theme]);
-}
-
-/** Says something to those who hear the page; it is not seen. */
-function announce(text) {
-  at("announcer").textContent = text;
-}
-
-function announceDrop(answer) {
-  const step = answer.takeovers.at(-1);
-  if (step) announce(`${step.to} goes on for ${step.from}: ${reason(step.reason)}.`);
-  else announce(`${answer.model} answers instead of ${answer.requested}: ${reason(answer.attempts[0].kind)}.`);
-}
-
-function announceEnd(answer) {
-  const size = tokens(answer);
-  if (answer.state === "failed") announce(`The answer failed: ${answer.error.message}`);
-  else if (answer.state === "stopped") announce("Stopped.");
-  else announce(`${answer.model ?? "The model"} has answered${size ? ` in ${count(size, "token")}` : ""}.`);
-}
-
-/** A message that goes by itself, with one thing to do about it. */
-function toast(text, does, action) {
-  const element = h("div", { class: "toast" }, h("span", {}, text));
-  const close = () => element.remove();
-  if (does) {
-    const act = () => {
-      close();
-      action();
-    };
-    element.append(h("button", { type: "button", class: "small", onclick: act }, does));
-  }
-  at("toasts").replaceChildren(element);
-  setTimeout(close, UNDO_MS);
 }
 
 function scrollDown() {

@@ -115,7 +115,7 @@ function numberField({ name, label, hint, ...limits }, settings, changed) {
 function open(title, ...content) {
   const from = document.activeElement;
   const close = iconButton("close", "Close", () => dialog.close());
-  const dialog = h("dialog", { "aria-label": title }, h("header", {}, h("h2", {}, title), close), ...content);
+  const dialog = h("dialog", { "aria-label": title }, h("header", {}, h("h2", { tabindex: -1, autofocus: true }, title), close), ...content);
   dialog.addEventListener("close", () => {
     dialog.remove();
     from?.focus?.();

@@ -95,6 +95,6 @@ function memory(models, facts) {
       ...loaded.map((model) => part("ours", model.resident_bytes, `${model.id}: ${bytes(model.resident_bytes)}`)),
       part("others", others, `Other: ${bytes(others)}`),
     ),
-    h("p", { class: "room", "aria-hidden": "true" }, h("span", {}, `${bytes(ours)} in use`), h("span", {}, `${bytes(free)} free`)),
+    h("p", { class: "room", "aria-hidden": "true" }, h("span", {}, `${bytes(ours)} by models`), h("span", {}, `${bytes(free)} free`)),
   ];
 }

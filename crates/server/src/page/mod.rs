@@ -38,7 +38,9 @@ const FILES: &[(&str, &str)] = files![
     "store.js",
     "theme.js",
     "thread.js",
+    "voice.js",
     "watch.js",
+    "welcome.js",
     "wording.js",
 ];
 

@@ -10,17 +10,16 @@ const STAGES = {
   decode: "while writing",
 };
 
-/**
- * "middle answers instead of large, its file is cut short." `step` is an answer with attempts, or a change within the text:
- * { requested, model, attempts: [], reason, at }.
- */
-export function stepDown(step) {
-  const sentence =
-    step.attempts.length > 0
-      ? [h("b", {}, step.model), " answers instead of ", h("b", {}, step.requested ?? step.attempts[0].model), `: ${reason(step.attempts[0].kind)}.`]
-      : [h("b", {}, step.model ?? "The next model"), " went on from here for ", h("b", {}, step.requested), `: ${reason(step.reason)}.`];
-  if (step.attempts.length === 0) return h("p", { class: "shift" }, icon("drop"), h("span", {}, ...sentence));
-  return h("details", { class: "shift" }, h("summary", {}, icon("drop"), h("span", {}, ...sentence)), attempts(step.attempts));
+/** Why an answer came from another model than the one asked; what each of them met is folded. */
+export function instead({ model, attempts: [first, ...others] }) {
+  const sentence = h("span", {}, h("b", {}, model), ` answers, because ${reason(first.model, first.kind)}.`);
+  return h("details", { class: "shift" }, h("summary", {}, icon("drop"), sentence), attempts([first, ...others]));
+}
+
+/** That another model went on within the text. */
+export function takeover({ from, to, reason: kind }) {
+  const sentence = h("span", {}, h("b", {}, to ?? "Another model"), ` wrote the rest, because ${reason(from, kind)}.`);
+  return h("p", { class: "shift" }, icon("drop"), sentence);
 }
 
 /** The models that were tried, each with what happened to it. */
@@ -34,7 +33,7 @@ export function attempts(list) {
         "li",
         {},
         h("b", {}, attempt.model ?? "?"),
-        ` ${attempt.message || reason(attempt.kind)}`,
+        ` ${attempt.message || reason("it", attempt.kind)}`,
         h("span", {}, facts.filter(Boolean).join(" · ")),
       );
     }),
@@ -75,7 +74,7 @@ function headline(error, tooLong) {
 function explanation({ content, error }) {
   const parts = [];
   if (error.type === "unreachable") parts.push("Is “downshift serve” still running?");
-  else if (error.type !== "broken_stream") parts.push(sentence(error.message));
+  else if (error.type !== "broken_stream" && !error.attempts?.length) parts.push(sentence(error.message));
   if (error.retryAfter) parts.push(`It says to try again in ${error.retryAfter} s.`);
   if (content) parts.push("What arrived is kept.");
   return parts.join(" ");

@@ -59,6 +59,7 @@ export class Sidebar {
   close() {
     const closed = this.#over;
     this.#place(false);
+    if (closed) this.#showButton.focus();
     return closed;
   }
 

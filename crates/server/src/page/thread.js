@@ -3,7 +3,7 @@
 import { gear, speed, tokens } from "./answer.js";
 import { copyButton, h, iconButton } from "./element.js";
 import { MarkdownView } from "./markdown.js";
-import { failure, stepDown } from "./notes.js";
+import { failure, instead, takeover } from "./notes.js";
 import { count, duration, rate } from "./wording.js";
 
 /**
@@ -115,7 +115,7 @@ class AnswerView {
     const running = waiting !== null || answer.state === "writing";
     this.element.classList.toggle("running", running);
     this.#set(this.#head, [answer.model, answer.requested, gear(answer)], () => who(answer));
-    this.#set(this.#before, [answer.attempts, answer.model], () => (answer.attempts.length && answer.model ? [stepDown(answer)] : []));
+    this.#set(this.#before, [answer.attempts, answer.model], () => (answer.attempts.length && answer.model ? [instead(answer)] : []));
     this.#thought.show(answer);
     this.#markdown.show(answer.content);
     this.#set(this.#after, [waiting, answer.state, answer.takeovers, answer.finish, answer.error], () => [
@@ -197,10 +197,6 @@ function who(answer) {
 function wait({ text, progress }) {
   const bar = progress === null ? null : h("progress", { max: 1, value: progress, "aria-label": text });
   return h("p", { class: "wait" }, h("span", { class: "dots", "aria-hidden": "true" }, h("i"), h("i"), h("i")), text, bar);
-}
-
-function takeover(step) {
-  return stepDown({ requested: step.from, model: step.to, attempts: [], reason: step.reason, at: step.at });
 }
 
 /** What is to be said about how the answer ended; nothing where it simply ended. */

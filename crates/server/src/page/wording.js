@@ -28,9 +28,10 @@ const REASONS = {
   mock: "a failure was asked for",
 };
 
-/** A failure's kind as a clause about the model, such as "it ran out of memory". */
-export function reason(kind) {
-  return REASONS[kind] ?? String(kind ?? "it failed").replaceAll("_", " ");
+/** What happened to a model as a clause: "large ran out of memory", "large’s file is missing". */
+export function reason(model, kind) {
+  const clause = REASONS[kind] ?? `it failed (${String(kind ?? "unknown").replaceAll("_", " ")})`;
+  return clause.replace(/^its /, `${model}’s `).replace(/^it /, `${model} `);
 }
 
 /** Bytes in decimal units, as file managers show them: "3.0 MB". */
