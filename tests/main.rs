@@ -5,6 +5,8 @@ mod demo;
 mod fallback;
 mod help;
 mod layering;
+mod log;
+mod memory;
 mod models_toml;
 mod output;
 mod readme;

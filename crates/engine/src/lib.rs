@@ -16,6 +16,7 @@ mod layers;
 mod model_config;
 mod models;
 mod prompt;
+mod prompt_cache;
 pub mod sampler;
 mod sampling;
 mod session;
