@@ -3,7 +3,7 @@
 //! Does not own what is told to a person beside an answer: that is `terminal`.
 
 use std::env;
-use std::io::stderr;
+use std::io::{IsTerminal, stderr};
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
@@ -24,17 +24,18 @@ pub const VARIABLE: &str = "DOWNSHIFT_LOG";
 /// The variable names no level.
 pub fn start(args: &Args) -> Result<()> {
     let chosen = args.log.log_level.map_or_else(from_variable, |level| Ok(Some(level)))?;
-    let filter = match chosen {
-        Some(level) => Targets::new().with_default(LevelFilter::from(level)),
-        // Commands tell of their attempts themselves.
-        None => Targets::new().with_default(LevelFilter::WARN).with_target(ATTEMPTS, LevelFilter::OFF),
-    };
+    let filter = chosen.map_or_else(usual, |level| Targets::new().with_default(LevelFilter::from(level)));
     // What a worker writes is read by its parent, which writes it in the format that was asked for.
     let is_json = args.log.log_format == LogFormat::Json || matches!(args.command, Command::Worker);
-    let lines = fmt::layer().with_writer(stderr).with_ansi(false);
+    let lines = fmt::layer().with_writer(stderr).with_ansi(!is_json && stderr().is_terminal());
     let layer = if is_json { lines.json().boxed() } else { lines.boxed() };
     registry().with(layer.with_filter(filter)).init();
     Ok(())
+}
+
+/// What is written where nobody has chosen a level: warnings, without the attempts, of which commands tell themselves.
+fn usual() -> Targets {
+    Targets::new().with_default(LevelFilter::WARN).with_target(ATTEMPTS, LevelFilter::OFF)
 }
 
 fn from_variable() -> Result<Option<LogLevel>> {
