@@ -8,6 +8,8 @@ mod help;
 #[cfg(target_os = "linux")]
 mod isolation;
 mod layering;
+mod log;
+mod memory;
 mod models_toml;
 mod output;
 mod readme;

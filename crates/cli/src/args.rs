@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Parser, Subcommand};
+use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 use downshift_bench::Format;
 use downshift_engine::chat_template::WallClock;
 use downshift_worker::{Device, DeviceChoice};
@@ -20,8 +20,38 @@ pub fn parse() -> Args {
 #[command(name = "downshift", version, max_term_width = 120)]
 #[command(after_help = "Example:\n  downshift chat \"What is 17 + 25?\"\n\nEvery command has a --help of its own, with examples.")]
 pub struct Args {
+    #[command(flatten)]
+    pub log: Log,
     #[command(subcommand)]
     pub command: Command,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Log {
+    /// How events are written on stderr
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+    /// The least important events that are written; otherwise $DOWNSHIFT_LOG, or warnings that nobody else tells
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub log_level: Option<LogLevel>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// A line for people
+    Text,
+    /// A line of JSON
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    Off,
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
 }
 
 #[derive(Debug, Subcommand)]
@@ -170,6 +200,9 @@ pub struct Plan {
     /// Positions of the context, for every model of the chain
     #[arg(short, long, value_name = "N", value_parser = positive())]
     pub context: Option<u32>,
+    /// Print one line: {room, margin_bytes, models, answers}
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub config: Config,
 }

@@ -21,6 +21,7 @@ pub fn run(args: &args::Bench) -> Result<ExitCode> {
     };
     let path = setup::model_file(name, &args.config)?;
     let model = Model::open(&path).map_err(|error| terminal::about(&path, error))?;
+    terminal::note_if_untrained(plan.context(), model.config());
     let options = LoadOptions {
         device: args.device,
         context: u32::try_from(plan.context().max(1)).context("more tokens than any context has")?,

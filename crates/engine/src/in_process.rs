@@ -22,8 +22,8 @@ use crate::error::Error;
 use crate::grammar;
 use crate::output::Splitter;
 use crate::prompt::{Prepared, PromptBuilder};
-use crate::sampling;
 use crate::weights::GgufErrorClass;
+use crate::{prompt_cache, sampling};
 
 /// Launches models on threads of this process.
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,7 +42,7 @@ impl Launcher for InProcess {
     }
 
     fn count(&self, spec: &ModelSpec, request: &Request) -> Result<usize, Failure> {
-        let prompts = guarded(Stage::Load, || Model::open(&spec.path)?.prompts(spec.chat_template.as_deref()))?;
+        let prompts = guarded(Stage::Load, || prompt_cache::prompts(&spec.path, spec.chat_template.as_deref()))?;
         guarded(Stage::Admission, || Ok(prompts.encode(&request.input)?.len()))
     }
 
@@ -287,9 +287,9 @@ fn failure(error: &Error, stage: Stage) -> Failure {
         Error::Key { .. } | Error::Tensor { .. } => FailureKind::Corrupt,
         Error::UnsupportedType { .. } => FailureKind::UnsupportedType,
         Error::Tokenizer(_) => FailureKind::BrokenTokenizer,
-        Error::Template(TemplateError::Raised(_) | TemplateError::Limit { limit: Limit::Input }) if stage != Stage::Load => {
-            FailureKind::InvalidRequest
-        }
+        Error::Template(TemplateError::Limit { limit: Limit::Input }) if stage != Stage::Load => FailureKind::InvalidRequest,
+        // It was rendered once at load, so the template is sound; another model's may take the conversation that it does not.
+        Error::Template(_) if stage != Stage::Load => FailureKind::CannotDo,
         Error::Content { .. } => FailureKind::CannotDo,
         Error::Template(_) => FailureKind::BrokenTemplate,
         Error::Read { .. } => FailureKind::Unreadable,

@@ -18,6 +18,7 @@ mod model_config;
 mod models;
 mod output;
 mod prompt;
+mod prompt_cache;
 pub mod sampler;
 mod sampling;
 mod session;

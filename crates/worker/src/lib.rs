@@ -56,7 +56,7 @@ pub trait Launcher: Send + Sync {
     /// Counts the prompt tokens of `request` with the model's own template and tokenizer, without loading its weights.
     ///
     /// # Errors
-    /// As [`Launcher::inspect`]; and [`FailureKind::InvalidRequest`] where the template refuses the messages.
+    /// As [`Launcher::inspect`]; and [`FailureKind::CannotDo`] where the template refuses the messages.
     fn count(&self, spec: &ModelSpec, request: &Request) -> Result<usize, Failure>;
 
     /// Loads the model where `placement` says and returns once it can answer.
@@ -105,7 +105,7 @@ pub trait Worker: Send + Sync {
     /// The prompt text that the model's template makes of a conversation.
     ///
     /// # Errors
-    /// [`FailureKind::InvalidRequest`] where the template refuses the messages.
+    /// [`FailureKind::CannotDo`] where the template refuses the messages.
     fn apply_template(&self, input: &Input) -> Result<String, Failure>;
 
     /// Ends the request with this id, wherever it is; unknown ids are ignored.

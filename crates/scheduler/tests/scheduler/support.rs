@@ -91,6 +91,8 @@ pub struct Fake {
     pub clock: Arc<FakeClock>,
     pub kinds: Mutex<HashMap<String, ModelKind>>,
     pub footprints: Mutex<HashMap<String, Footprint>>,
+    /// What workers are found to have resident; by default they do not know.
+    pub resident: Mutex<HashMap<String, ResidentMemory>>,
     pub inspects: Mutex<HashMap<String, VecDeque<FailureKind>>>,
     pub loads: Mutex<HashMap<String, VecDeque<Load>>>,
     pub acts: Mutex<HashMap<String, VecDeque<Act>>>,
@@ -112,6 +114,7 @@ impl Fake {
             clock: Arc::default(),
             kinds: Mutex::default(),
             footprints: Mutex::default(),
+            resident: Mutex::default(),
             inspects: Mutex::default(),
             loads: Mutex::default(),
             acts: Mutex::default(),
@@ -290,6 +293,10 @@ impl FakeWorker {
 }
 
 impl Worker for FakeWorker {
+    fn resident(&self) -> Option<ResidentMemory> {
+        self.fake.resident.lock().unwrap().get(&self.name).copied()
+    }
+
     fn generate(&self, request: &Request, sink: &mut dyn Sink) -> Result<Completion, Failure> {
         let fake = &self.fake;
         fake.note(format!("generate {}", self.name));

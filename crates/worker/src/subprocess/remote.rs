@@ -45,7 +45,7 @@ impl Worker for RemoteWorker {
     fn generate(&self, request: &Request, sink: &mut dyn Sink) -> Result<Completion, Failure> {
         let message = ToWorker::Generate { request: wire::portable_request(request)? };
         let mut call = self.connection.call(&message, Stage::Prefill)?;
-        call.request = Some(request.id);
+        call.is_for(request.id);
         let mut client_left = false;
         let mut taken = 0;
         loop {

@@ -49,7 +49,7 @@ impl Launcher for Fake {
             dimension: None,
             has_chat_template: false,
             calls_tools: false,
-            footprint: Footprint { weights_bytes: u64::MAX, kv_bytes_per_position: 2, scratch_bytes: 3, fixed_bytes: 4 },
+            footprint: Footprint { weights_bytes: u64::MAX, program_bytes: 1, kv_bytes_per_position: 2, scratch_bytes: 3, fixed_bytes: 4 },
         })
     }
 
