@@ -5,6 +5,8 @@ use std::path::Path;
 use downshift_engine::Isa;
 use downshift_worker::{Device, Input, KvType, Launcher, ModelSpec, Placement, Prompt, Request, RequestId, Subprocess};
 
+use crate::support::Folder;
+
 const MIB: u64 = 1 << 20;
 
 /// Fills the context of a demo model in a worker process and compares what is resident then.
@@ -41,9 +43,37 @@ fn a_worker_takes_what_was_predicted_once_its_context_is_full() {
     for isa in Isa::available().iter().map(|isa| isa.name()).filter(|name| *name != "scalar") {
         for kv_type in [KvType::F16, KvType::Q8_0] {
             for model in ["demo-large.gguf", "demo-middle.gguf", "demo-small.gguf"] {
-                check(model, kv_type, 1024, isa);
+                check(model, kv_type, 512, isa);
             }
         }
     }
     check("demo-large.gguf", KvType::F16, 4096, Isa::from_env().name());
+}
+
+#[test]
+fn plan_tells_the_bytes_of_each_model_and_who_would_answer() {
+    let text = "[models.gone]\npath = \"gone.gguf\"\n[models.here]\npath = \"here.gguf\"\ncontext = 512\n";
+    let folder = Folder::new().with("models.toml", text).with_model("here.gguf", 1);
+    let ran = folder.run(&["plan", "--json"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let plan = ran.json();
+    assert_eq!(plan["answers"], "here", "{plan}");
+    assert!(plan["room"].is_array() && plan["margin_bytes"].is_u64(), "{plan}");
+    assert_eq!((&plan["models"][0]["name"], &plan["models"][0]["verdict"]), (&"gone".into(), &"missing".into()), "{plan}");
+    let here = &plan["models"][1];
+    let bytes = |name: &str| here[name].as_u64().unwrap_or_else(|| panic!("no {name} in {here}"));
+    assert_eq!((&here["verdict"], &here["device"], &here["context"]), (&"fits".into(), &"cpu".into(), &512.into()), "{here}");
+    // Two layers of keys and values, of two heads of 16, in half precision.
+    assert_eq!(bytes("kv_bytes"), 512 * 2 * 2 * 2 * 16 * 2, "{here}");
+    assert_eq!(bytes("hard_bytes"), bytes("kv_bytes") + bytes("scratch_bytes") + bytes("fixed_bytes"));
+    assert_eq!(bytes("soft_bytes"), bytes("weights_bytes") + bytes("program_bytes"));
+    let longer = folder.run(&["plan", "here", "--context", "1024", "--json"]).json();
+    assert_eq!(longer["models"][0]["kv_bytes"].as_u64(), Some(2 * bytes("kv_bytes")), "{longer}");
+
+    let text = folder.run(&["plan"]);
+    for line in ["  weights ", "  program ", "  kv ", "  scratch ", "  fixed ", "here would answer now"] {
+        assert!(text.stdout.lines().any(|found| found.starts_with(line)), "{line:?}: {text:?}");
+    }
+    let nobody = folder.run(&["plan", "here", "--context", "4000000000"]);
+    assert_eq!(nobody.code, Some(1), "{nobody:?}");
 }
