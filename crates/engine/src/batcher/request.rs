@@ -8,7 +8,7 @@ use downshift_kernels::kv::KV_BLOCK;
 use downshift_worker::{FinishReason, RequestId, TokenLogprob};
 
 use crate::error::Error;
-use crate::sampler::{self, NonFinite, Sampler};
+use crate::sampler::{self, SampleError, Sampler};
 use crate::session::{MIN_COMPUTED, Sequence};
 
 /// One request as the batcher sees it.
@@ -59,14 +59,15 @@ pub(super) enum Progress {
     Spoiled,
 }
 
-pub(super) type Drawn = Result<(u32, Option<TokenLogprob>), NonFinite>;
+/// A token, its log-probabilities where asked for, and whether nothing may follow it.
+pub(super) type Drawn = Result<(u32, Option<TokenLogprob>, bool), SampleError>;
 
 /// Draws the token after `n_generated` others.
 pub(super) fn draw(drawer: &mut Sampler, n_generated: usize, logprobs: Option<usize>, logits: &[f32]) -> Drawn {
-    let id = drawer.sample(logits, n_generated as u64)?;
-    drawer.accept(id);
+    let id = drawer.next(logits, n_generated as u64)?;
     let table = logprobs.map(|n_top| sampler::logprobs(logits, id, n_top)).transpose()?;
-    Ok((id, table.map(|table| TokenLogprob { token_id: id, logprob: table.chosen, top: table.top })))
+    let logprob = table.map(|table| TokenLogprob { token_id: id, logprob: table.chosen, top: table.top });
+    Ok((id, logprob, drawer.is_complete()))
 }
 
 impl Running {
@@ -105,12 +106,13 @@ impl Running {
     pub fn take(&mut self, drawn: Drawn, positions: usize) -> Progress {
         let pos = self.sequence.len() - 1;
         let (ended, progress) = match drawn {
-            Err(NonFinite { .. }) => (Some(Err(Arc::new(Error::NonFinite { pos }))), Progress::Spoiled),
-            Ok((id, _)) if (self.job.is_end)(id) => {
+            Err(SampleError::NonFinite(_)) => (Some(Err(Arc::new(Error::NonFinite { pos }))), Progress::Spoiled),
+            Err(SampleError::Constraint(error)) => (Some(Err(Arc::new(error.into()))), Progress::Over),
+            Ok((id, ..)) if (self.job.is_end)(id) => {
                 self.tell_prefilled();
                 (Some(Ok(FinishReason::Stop)), Progress::Over)
             }
-            Ok((id, logprob)) => {
+            Ok((id, logprob, complete)) => {
                 self.tell_prefilled();
                 self.n_generated += 1;
                 self.job.token_ids.push(id);
@@ -118,7 +120,7 @@ impl Running {
                     return Progress::Over;
                 }
                 let full = self.n_generated >= self.job.max_tokens || self.sequence.len() >= positions;
-                (full.then_some(Ok(FinishReason::Length)), Progress::Over)
+                (complete.then_some(Ok(FinishReason::Stop)).or(full.then_some(Ok(FinishReason::Length))), Progress::Over)
             }
         };
         let Some(end) = ended else { return Progress::GoesOn };
