@@ -27,7 +27,7 @@ pub(crate) use request::{Event, Job};
 const STEP_SHARED: Duration = Duration::from_millis(150);
 
 /// What a step may take else: what arrives or is cancelled waits for it.
-const STEP_ALONE: Duration = Duration::from_secs(1);
+const STEP_ALONE: Duration = Duration::from_millis(500);
 
 /// The requests of one session.
 pub(crate) struct Batcher {
@@ -174,6 +174,11 @@ impl Batcher {
         let time = if deciding > 0 { STEP_SHARED } else { STEP_ALONE };
         let mut budget = self.pace.rows(time).min(self.session.max_rows() - deciding);
         let mut wanted: Vec<usize> = (0..self.running.len()).map(|at| self.wanted(at)).collect();
+        let all = wanted.iter().sum::<usize>();
+        if deciding == 0 && all <= (budget + budget / 2).min(self.session.max_rows()) {
+            // A last step of a few rows would take longer than these do here.
+            budget = all;
+        }
         let mut shares = Vec::with_capacity(self.running.len());
         let mut at = 0;
         while at < self.running.len() {

@@ -11,6 +11,11 @@ use crate::error::Error;
 use crate::kv_cache::BlockPool;
 use crate::models::{Batch, Forward};
 
+/// Fewest tokens of a prompt that are computed, and what a reused prefix is a multiple of. Fewer rows than a prefill has, or as
+/// many with another remainder, go through kernels that round differently, and the same prompt, asked again, could get another
+/// answer.
+pub(crate) const MIN_COMPUTED: usize = 16;
+
 /// The tokens of one sequence that the model has seen, as blocks of the pool.
 #[derive(Debug, Default)]
 pub struct Sequence {
@@ -128,7 +133,7 @@ impl Session {
 
     /// Whether an empty sequence could get all of `token_ids` and one more, what the pool holds of them counted.
     pub fn has_room(&self, token_ids: &[u32]) -> bool {
-        let usable = &token_ids[..token_ids.len().saturating_sub(1)];
+        let usable = &token_ids[..token_ids.len().saturating_sub(MIN_COMPUTED)];
         let (mut parent, mut shared, mut kept) = (None, 0, 0);
         for wanted in usable.chunks_exact(KV_BLOCK) {
             let Some((block, KV_BLOCK)) = self.pool.longest_match(parent, wanted) else { break };
@@ -140,17 +145,22 @@ impl Session {
     }
 
     /// Lengthens a sequence by the positions of `token_ids` that the pool still holds, and says by how many: whole blocks are
-    /// shared, what is left of one is copied. The last of `token_ids` is never among them, as its logits are wanted.
+    /// shared, what is left of one is copied. The last 16 of `token_ids` are never among them, and the sum is a multiple of 16:
+    /// then what is left to compute is a prefill like any other, whose logits do not tell that the rest was found.
     /// Nothing where the sequence is not at the start of a block.
     ///
     /// # Errors
     /// A device error.
     pub fn reuse(&mut self, sequence: &mut Sequence, token_ids: &[u32]) -> Result<usize, Error> {
         let start = sequence.len;
-        let usable = token_ids.len().saturating_sub(1);
+        let usable = token_ids.len().saturating_sub(MIN_COMPUTED);
         while sequence.len == sequence.n_recorded * KV_BLOCK && sequence.len < usable {
             let wanted = &token_ids[sequence.len..usable];
             let Some((block, common)) = self.pool.longest_match(sequence.parent(), wanted) else { break };
+            let common = common / MIN_COMPUTED * MIN_COMPUTED;
+            if common == 0 {
+                break;
+            }
             self.pool.hold(block);
             if common == KV_BLOCK {
                 match sequence.blocks.get_mut(sequence.n_recorded) {

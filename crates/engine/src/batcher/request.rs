@@ -9,7 +9,7 @@ use downshift_worker::{FinishReason, RequestId, TokenLogprob};
 
 use crate::error::Error;
 use crate::sampler::{self, SampleError, Sampler};
-use crate::session::Sequence;
+use crate::session::{MIN_COMPUTED, Sequence};
 
 /// One request as the batcher sees it.
 pub(crate) struct Job {
@@ -86,7 +86,7 @@ impl Running {
         other.sequence.len().is_multiple_of(KV_BLOCK)
             && self.pending() > 1
             && self.sequence.len() < end
-            && other.job.token_ids.len() > end
+            && other.job.token_ids.len() >= end + MIN_COMPUTED
             && self.job.token_ids.get(..end).is_some_and(|ours| ours == &other.job.token_ids[..end])
     }
 
