@@ -47,7 +47,7 @@ class PageCase(unittest.TestCase):
 
     def send(self, text):
         """Types and sends; returns when the answer has begun, ended or failed."""
-        self.page.wait("!document.getElementById('message').value && !document.querySelector('.running')")
+        self.page.wait("!document.getElementById('message').value && !document.querySelector('.turn.running')")
         self.page.evaluate("document.getElementById('message').focus()")
         self.page.type(text)
         self.page.press("Enter")
@@ -59,7 +59,7 @@ class PageCase(unittest.TestCase):
         return self.answer()
 
     def ended(self):
-        self.page.wait("document.querySelector('.turn.assistant') && !document.querySelector('.running')")
+        self.page.wait("document.querySelector('.turn.assistant') && !document.querySelector('.turn.running')")
 
     def answer(self):
         return self.page.evaluate("[...document.querySelectorAll('.turn.assistant')].at(-1).innerText")

@@ -180,7 +180,7 @@ class Keyboard(PageCase):
                   return document.activeElement.id === "message" || (style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2) })()"""
             )
             self.assertTrue(visible or name == "BODY", f"{name} has the focus and does not show it")
-        expected = ["Skip to the message field", "Hide the sidebar", "new-chat", "theme", "shortcuts", "title", "export", "settings"]
+        expected = ["Skip to the message field", "hide-sidebar", "new-chat", "theme", "shortcuts", "title", "export", "settings"]
         for name in [*expected, "Copy the answer", "Answer again", "Copy the code", "message", "model"]:
             self.assertIn(name, seen)
 

@@ -41,6 +41,7 @@ const drafts = new Map();
 let chat = store.create();
 let follow = true;
 let keyRefused = false;
+let leaving = false;
 
 const watch = new Watch(serverChanged);
 const gears = new Gears(at("gears"), (name) => pick(name));
@@ -200,6 +201,8 @@ async function run(asked, turn) {
     }
     end(answer, "done", Date.now());
   } catch (error) {
+    // What was kept is an answer being written; `store.load` says what became of it.
+    if (leaving) return;
     if (error.name === "AbortError") end(answer, "stopped", Date.now());
     else if (error.type === "broken_stream" && answer.finish) end(answer, "done", Date.now());
     else end(answer, "failed", Date.now(), error);
@@ -404,7 +407,13 @@ function listen() {
   at("export").addEventListener("click", () => download(`${chat.title.replace(/[^\p{L}\p{N} -]/gu, "") || "chat"}.md`, "text/markdown", store.markdown(chat)));
   at("offline").lastChild.addEventListener("click", () => (watch.error?.status === 401 ? askForKey() : watch.ask()));
   document.addEventListener("keydown", shortcut);
-  addEventListener("pagehide", () => [...runs.values()].forEach((run) => keep(run.chat)));
+  addEventListener("pagehide", () => {
+    leaving = true;
+    for (const run of runs.values()) keep(run.chat);
+  });
+  addEventListener("pageshow", () => {
+    leaving = false;
+  });
   addEventListener("storage", (event) => event.key?.startsWith("downshift.") && showList());
 }
 
