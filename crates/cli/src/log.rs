@@ -24,7 +24,7 @@ pub const VARIABLE: &str = "DOWNSHIFT_LOG";
 /// The variable names no level.
 pub fn start(args: &Args) -> Result<()> {
     let chosen = args.log.log_level.map_or_else(from_variable, |level| Ok(Some(level)))?;
-    let filter = chosen.map_or_else(usual, |level| Targets::new().with_default(LevelFilter::from(level)));
+    let filter = chosen.map_or_else(|| usual(&args.command), |level| Targets::new().with_default(LevelFilter::from(level)));
     // What a worker writes is read by its parent, which writes it in the format that was asked for.
     let is_json = args.log.log_format == LogFormat::Json || matches!(args.command, Command::Worker);
     let lines = fmt::layer().with_writer(stderr).with_ansi(!is_json && stderr().is_terminal());
@@ -33,9 +33,13 @@ pub fn start(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// What is written where nobody has chosen a level: warnings, without the attempts, of which commands tell themselves.
-fn usual() -> Targets {
-    Targets::new().with_default(LevelFilter::WARN).with_target(ATTEMPTS, LevelFilter::OFF)
+/// What is written where nobody has chosen a level.
+fn usual(command: &Command) -> Targets {
+    match command {
+        Command::Serve(_) => Targets::new().with_default(LevelFilter::INFO),
+        // These tell of their attempts themselves.
+        _ => Targets::new().with_default(LevelFilter::WARN).with_target(ATTEMPTS, LevelFilter::OFF),
+    }
 }
 
 fn from_variable() -> Result<Option<LogLevel>> {
