@@ -31,7 +31,7 @@ pub struct Log {
     /// How events are written on stderr
     #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
-    /// The least important events that are written; otherwise $DOWNSHIFT_LOG, or warnings that nobody else tells
+    /// The least important events that are written; otherwise $DOWNSHIFT_LOG, or info for serve, else warnings
     #[arg(long, global = true, value_name = "LEVEL")]
     pub log_level: Option<LogLevel>,
 }
