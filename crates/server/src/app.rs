@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::options::ServeOptions;
-use crate::{chat, completions, embeddings, guard, models, status, text};
+use crate::{chat, completions, embeddings, guard, models, page, status, text};
 
 /// The state of the server.
 pub(crate) struct App {
@@ -99,7 +99,7 @@ impl App {
 /// All routes.
 pub(crate) fn router(app: Arc<App>) -> Router {
     let routes = Router::new()
-        .route("/", get(status::page))
+        .merge(page::routes())
         .route("/health", get(status::health))
         .route("/ready", get(status::ready))
         .route("/metrics", get(status::metrics))

@@ -35,6 +35,7 @@ mod metrics;
 mod models;
 mod openai;
 mod options;
+mod page;
 mod patient;
 mod sse;
 mod status;

@@ -1,10 +1,10 @@
-//! `GET /`, `/health`, `/ready`, `/metrics` and `/props`: how the server stands, for people and for what watches it.
+//! `/health`, `/ready`, `/metrics` and `/props`: how the server stands, for people and for what watches it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use downshift_scheduler::ModelVerdict;
 use downshift_scheduler::config::MemoryLimit;
@@ -13,20 +13,6 @@ use serde_json::json;
 
 use crate::app::App;
 use crate::error::{ApiError, json_response};
-
-/// Only what is in the page itself runs there, and it talks to this server alone.
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src 'self' data:; \
-                      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-
-/// The page.
-pub(crate) async fn page() -> Response {
-    let kind = (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-    let policy = (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-    let no_sniffing = (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    let no_referrer = (HeaderName::from_static("referrer-policy"), HeaderValue::from_static("no-referrer"));
-    let fresh = (header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    ([kind, policy, no_sniffing, no_referrer, fresh], include_str!("page/index.html")).into_response()
-}
 
 /// Whether the server lives.
 pub(crate) async fn health() -> Response {

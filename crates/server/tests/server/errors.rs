@@ -99,7 +99,8 @@ fn a_failure_on_purpose_goes_to_the_next_model() {
     assert_eq!((reply.header("x-model"), reply.header("x-fallback-reason")), ("b", "mock"));
     let none = server.post("/v1/chat/completions", &json!({"messages": hi()["messages"], "mock_testing_fallbacks": true, "fallbacks": []}));
     assert!(none.status >= 500, "{none:?}");
-    let listed = server.post("/v1/chat/completions", &json!({"messages": hi()["messages"], "mock_testing_fallbacks": true, "model": ["a", "c"]}));
+    let listed =
+        server.post("/v1/chat/completions", &json!({"messages": hi()["messages"], "mock_testing_fallbacks": true, "model": ["a", "c"]}));
     assert_eq!(listed.header("x-model"), "c");
 }
 

@@ -19,7 +19,11 @@ fn a_wrong_field_is_named() {
         ("messages", json!([{"role": "wizard", "content": "hi"}]), "messages[0].role"),
         ("messages", json!([{"role": "user"}]), "messages[0].content"),
         ("messages", json!([{"role": "user", "content": 5}]), "messages[0].content"),
-        ("messages", json!([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x"}}]}]), "messages[0].content[0]"),
+        (
+            "messages",
+            json!([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x"}}]}]),
+            "messages[0].content[0]",
+        ),
         ("messages", json!([{"role": "user", "content": [{"type": "text"}]}]), "messages[0].content[0]"),
         ("messages", json!([{"role": "assistant", "tool_calls": [{}]}]), "messages[0].tool_calls[0]"),
         ("model", json!(5), "model"),

@@ -20,7 +20,12 @@ fn assert_serves(server: &TestServer, after: &str) {
 
 #[test]
 fn bytes_that_are_no_good_request_are_refused() {
-    let limits = Limits { head_timeout: Duration::from_millis(300), body_timeout: Duration::from_millis(300), body_bytes: 1 << 20, ..Limits::default() };
+    let limits = Limits {
+        head_timeout: Duration::from_millis(300),
+        body_timeout: Duration::from_millis(300),
+        body_bytes: 1 << 20,
+        ..Limits::default()
+    };
     let server = serve("", [], ServeOptions { limits, ..ServeOptions::default() });
     let host = server.address;
     let body = hi().to_string();
@@ -34,22 +39,93 @@ fn bytes_that_are_no_good_request_are_refused() {
         ("no host", "GET /health HTTP/1.1\r\nConnection: close\r\n\r\n".to_owned(), &[400]),
         ("two hosts", format!("GET /health HTTP/1.1\r\nHost: {host}\r\nHost: evil.com\r\nConnection: close\r\n\r\n"), &[400]),
         ("a URL of another host", format!("GET http://evil.com/health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"), &[400, 403]),
-        ("a foreign origin", format!("POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nOrigin: http://evil.com\r\n{json_type}\r\nContent-Length: {length}\r\n\r\n{body}"), &[403]),
-        ("no origin", format!("POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nOrigin: null\r\n{json_type}\r\nContent-Length: {length}\r\n\r\n{body}"), &[403]),
-        ("text", format!("POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"), &[415]),
-        ("a form", format!("POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/x-www-form-urlencoded\r\nConnection: close\r\nContent-Length: 3\r\n\r\na=b"), &[415]),
-        ("a preflight", format!("OPTIONS /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nOrigin: http://{host}\r\nAccess-Control-Request-Method: POST\r\nConnection: close\r\n\r\n"), &[405]),
-        ("a length that is too large", format!("POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\n{json_type}\r\nContent-Length: 1000000000\r\n\r\n{body}"), &[413]),
-        ("a length beyond numbers", format!("POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\n{json_type}\r\nContent-Length: 99999999999999999999\r\n\r\n{body}"), &[400]),
-        ("two lengths", format!("POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\n{json_type}\r\nContent-Length: {length}\r\nContent-Length: 1\r\n\r\n{body}"), &[400]),
-        ("a body too long in chunks", format!("POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\n{json_type}\r\nTransfer-Encoding: chunked\r\n\r\n200000\r\n{}\r\n0\r\n\r\n", " ".repeat(0x20_0000)), &[413]),
-        ("a chunk that is none", format!("POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\n{json_type}\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n{body}"), &[400, 0]),
-        ("a length and chunks", format!("POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\n{json_type}\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n0\r\n\r\n"), &[400, 200]),
-        ("an unknown encoding", format!("POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\n{json_type}\r\nTransfer-Encoding: x\r\n\r\n{body}"), &[400, 501]),
+        (
+            "a foreign origin",
+            format!(
+                "POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nOrigin: http://evil.com\r\n{json_type}\r\nContent-Length: {length}\r\n\r\n{body}"
+            ),
+            &[403],
+        ),
+        (
+            "no origin",
+            format!(
+                "POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nOrigin: null\r\n{json_type}\r\nContent-Length: {length}\r\n\r\n{body}"
+            ),
+            &[403],
+        ),
+        (
+            "text",
+            format!(
+                "POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+            ),
+            &[415],
+        ),
+        (
+            "a form",
+            format!(
+                "POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/x-www-form-urlencoded\r\nConnection: close\r\nContent-Length: 3\r\n\r\na=b"
+            ),
+            &[415],
+        ),
+        (
+            "a preflight",
+            format!(
+                "OPTIONS /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nOrigin: http://{host}\r\nAccess-Control-Request-Method: POST\r\nConnection: close\r\n\r\n"
+            ),
+            &[405],
+        ),
+        (
+            "a length that is too large",
+            format!("POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\n{json_type}\r\nContent-Length: 1000000000\r\n\r\n{body}"),
+            &[413],
+        ),
+        (
+            "a length beyond numbers",
+            format!(
+                "POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\n{json_type}\r\nContent-Length: 99999999999999999999\r\n\r\n{body}"
+            ),
+            &[400],
+        ),
+        (
+            "two lengths",
+            format!(
+                "POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\n{json_type}\r\nContent-Length: {length}\r\nContent-Length: 1\r\n\r\n{body}"
+            ),
+            &[400],
+        ),
+        (
+            "a body too long in chunks",
+            format!(
+                "POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\n{json_type}\r\nTransfer-Encoding: chunked\r\n\r\n200000\r\n{}\r\n0\r\n\r\n",
+                " ".repeat(0x20_0000)
+            ),
+            &[413],
+        ),
+        (
+            "a chunk that is none",
+            format!("POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\n{json_type}\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n{body}"),
+            &[400, 0],
+        ),
+        (
+            "a length and chunks",
+            format!(
+                "POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\n{json_type}\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n0\r\n\r\n"
+            ),
+            &[400, 200],
+        ),
+        (
+            "an unknown encoding",
+            format!("POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\n{json_type}\r\nTransfer-Encoding: x\r\n\r\n{body}"),
+            &[400, 501],
+        ),
         ("too many headers", format!("GET /health HTTP/1.1\r\nHost: {host}\r\n{}\r\n", headers(100_000)), &[431, 400, 0]),
         ("a line too long", format!("GET /{} HTTP/1.1\r\nHost: {host}\r\n\r\n", "x".repeat(70_000)), &[414, 431, 400, 0]),
         ("a head without an end", format!("GET /health HTTP/1.1\r\nHost: {host}\r\nX-Slow: "), &[408, 0]),
-        ("a body that does not come", format!("POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\n{json_type}\r\nContent-Length: {length}\r\n\r\n"), &[408]),
+        (
+            "a body that does not come",
+            format!("POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\n{json_type}\r\nContent-Length: {length}\r\n\r\n"),
+            &[408],
+        ),
         ("no HTTP", "\u{1}\u{2}\u{3}\r\n\r\n".to_owned(), &[400, 0]),
         ("another protocol", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), &[400, 505, 0]),
     ];
@@ -103,11 +179,19 @@ fn idle_connections_are_closed_in_time() {
 fn a_key_opens_what_needs_one() {
     let options = ServeOptions { api_key: ApiKey::new("s3cret"), ..ServeOptions::default() };
     let server = serve("", [], options);
-    let with = |header: &str| server.exchange(format!("GET /v1/models HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{header}\r\n", server.address));
+    let with =
+        |header: &str| server.exchange(format!("GET /v1/models HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{header}\r\n", server.address));
     for header in ["Authorization: Bearer s3cret\r\n", "authorization: bearer s3cret\r\n", "x-api-key: s3cret\r\n"] {
         assert_eq!(with(header).status, 200, "{header}");
     }
-    for header in ["", "Authorization: Bearer s3cre\r\n", "Authorization: Bearer s3cret2\r\n", "Authorization: Basic s3cret\r\n", "Authorization: x\r\n", "x-api-key: \r\n"] {
+    for header in [
+        "",
+        "Authorization: Bearer s3cre\r\n",
+        "Authorization: Bearer s3cret2\r\n",
+        "Authorization: Basic s3cret\r\n",
+        "Authorization: x\r\n",
+        "x-api-key: \r\n",
+    ] {
         let reply = with(header);
         assert_eq!((reply.status, &reply.json()["error"]["code"]), (401, &json!("invalid_api_key")), "{header}");
         assert!(!reply.body.contains("s3cre"), "a key is not repeated");
@@ -131,7 +215,9 @@ fn an_allowed_origin_is_told_so_and_no_other() {
     assert_eq!((allowed.status, allowed.header("access-control-allow-origin")), (200, "http://a.com"));
     assert!(allowed.header("access-control-allow-headers").contains("authorization"));
     assert_eq!(preflight("http://evil.com").header("access-control-allow-origin"), "");
-    let get = |origin: &str| server.exchange(format!("GET /v1/models HTTP/1.1\r\nHost: {}\r\nOrigin: {origin}\r\nConnection: close\r\n\r\n", server.address));
+    let get = |origin: &str| {
+        server.exchange(format!("GET /v1/models HTTP/1.1\r\nHost: {}\r\nOrigin: {origin}\r\nConnection: close\r\n\r\n", server.address))
+    };
     let reply = get("http://a.com");
     assert_eq!((reply.status, reply.header("access-control-allow-origin")), (200, "http://a.com"));
     assert_eq!(get("http://evil.com").status, 403);

@@ -108,7 +108,8 @@ fn an_error_before_the_first_token_has_its_own_status() {
 #[test]
 fn silence_is_filled_with_comments_and_the_answer_still_tells_what_failed() {
     let server = impatient("", [("a", Script::FailsToLoad(FailureKind::Missing)), ("b", Script::LoadsLate)]);
-    let mut socket = server.send(server.request("/v1/chat/completions", &json!({"stream": true, "messages": hi()["messages"]}).to_string()));
+    let mut socket =
+        server.send(server.request("/v1/chat/completions", &json!({"stream": true, "messages": hi()["messages"]}).to_string()));
     let mut bytes = Vec::new();
     let mut byte = [0];
     while !String::from_utf8_lossy(&bytes).contains(": loading b\n\n") {
@@ -143,7 +144,8 @@ fn tool_calls_are_streamed_with_one_id_each() {
         ..Delta::default()
     };
     let server = abc([("a", Script::Says(vec![call(0, Some("add"), ""), call(0, None, "{}"), call(1, Some("sub"), "{}")]))]);
-    let chunks = server.stream(json!({"messages": hi()["messages"], "tools": [{"type": "function", "function": {"name": "add"}}]})).chunks();
+    let chunks =
+        server.stream(json!({"messages": hi()["messages"], "tools": [{"type": "function", "function": {"name": "add"}}]})).chunks();
     let calls: Vec<_> = chunks[1..4].iter().map(|chunk| chunk["choices"][0]["delta"]["tool_calls"][0].clone()).collect();
     assert_eq!((&calls[0]["type"], &calls[0]["function"]), (&json!("function"), &json!({"name": "add", "arguments": ""})));
     assert_eq!(calls[1], json!({"index": 0, "function": {"arguments": "{}"}}), "later pieces have no id");

@@ -70,8 +70,7 @@ impl Fake {
     /// Waits until this many requests run on workers.
     pub fn wait_for_running(&self, number: usize) {
         let gate = self.gate.lock().unwrap();
-        let (_gate, timed_out) =
-            self.changed.wait_timeout_while(gate, Duration::from_secs(10), |gate| gate.running != number).unwrap();
+        let (_gate, timed_out) = self.changed.wait_timeout_while(gate, Duration::from_secs(10), |gate| gate.running != number).unwrap();
         assert!(!timed_out.timed_out(), "{number} requests are to run");
     }
 
@@ -184,7 +183,8 @@ impl Worker for FakeWorker {
             said += 1;
             calls |= !delta.tool_calls.is_empty();
             if let Some(top) = request.logprobs {
-                let logprob = |id: u32| TokenLogprob { token_id: id, logprob: -0.5, top: vec![(id, -0.5), (90, -2.0)][..usize::from(top)].into() };
+                let logprob =
+                    |id: u32| TokenLogprob { token_id: id, logprob: -0.5, top: vec![(id, -0.5), (90, -2.0)][..usize::from(top)].into() };
                 delta.logprobs = delta.token_ids.iter().map(|id| logprob(*id)).collect();
             }
             if sink.send(delta).is_break() {
