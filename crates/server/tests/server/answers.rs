@@ -183,6 +183,11 @@ fn embeddings_come_as_numbers_and_as_base64() {
     assert_eq!(one["data"][0], json!({"object": "embedding", "index": 0, "embedding": [4.0, 1.0]}));
     let two = server.post("/v1/embeddings", &json!({"model": "a", "input": ["x", "xy"], "encoding_format": "base64"})).json();
     assert_eq!((&two["data"][1]["embedding"], &two["model"]), (&json!("AAAAQAAAgD8="), &json!("a")));
+    assert_eq!(two["usage"], json!({"prompt_tokens": 3, "total_tokens": 3}));
+    let ids = server.post("/v1/embeddings", &json!({"model": "a", "input": [[1, 2, 3], [4]]})).json();
+    assert_eq!((&ids["data"][0]["embedding"][0], &ids["data"][1]["embedding"][0]), (&json!(3.0), &json!(1.0)));
+    let short = server.post("/v1/embeddings", &json!({"model": "a", "input": "four", "dimensions": 1})).json();
+    assert_eq!(short["data"][0]["embedding"], json!([1.0]), "shortened to length 1");
     assert_eq!(server.post("/v1/embeddings", &json!({"model": "a", "input": "x", "dimensions": 2})).status, 200);
     let wrong = server.post("/v1/embeddings", &json!({"model": "a", "input": "x", "dimensions": 3}));
     assert_eq!((wrong.status, &wrong.json()["error"]["param"]), (400, &json!("dimensions")));

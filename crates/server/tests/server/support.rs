@@ -104,7 +104,9 @@ impl Launcher for FakeLauncher {
             dtype: "F32".to_owned(),
             context_train: 4096,
             vocab_size: 256,
+            dimension: Some(2).filter(|_| matches!(script, Script::Embeds)),
             has_chat_template: true,
+            calls_tools: true,
             footprint: Footprint { weights_bytes: 1 << 20, ..Footprint::default() },
         })
     }
@@ -214,8 +216,13 @@ impl Worker for FakeWorker {
         Ok(Completion { finish_reason, usage, timings })
     }
 
-    fn embed(&self, inputs: &[String]) -> Result<Vec<Vec<f32>>, Failure> {
-        Ok(inputs.iter().map(|text| vec![text.len() as f32, 1.0]).collect())
+    fn embed(&self, inputs: &[Prompt]) -> Result<Embedded, Failure> {
+        let length = |input: &Prompt| match input {
+            Prompt::Text(text) => text.len(),
+            Prompt::Tokens(ids) => ids.len(),
+        };
+        let vectors = inputs.iter().map(|input| vec![length(input) as f32, 1.0]).collect();
+        Ok(Embedded { vectors, prompt_tokens: inputs.iter().map(length).sum::<usize>() as u32 })
     }
 
     fn tokenize(&self, text: &str, _special: bool) -> Result<Vec<u32>, Failure> {
