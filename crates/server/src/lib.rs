@@ -33,6 +33,7 @@ mod ids;
 mod listen;
 mod metrics;
 mod models;
+mod narration;
 mod openai;
 mod options;
 mod page;
