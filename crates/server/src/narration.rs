@@ -93,8 +93,8 @@ impl<N: Narrator> Narration<N> {
     async fn run(mut self, mut answers: Answers, silent: bool) {
         let told = async {
             if silent {
-                let frame = self.narrator.silence(&answers.waits_for());
-                self.write(frame).await?;
+                let frames = Vec::from_iter(self.narrator.silence(&answers.waits_for()));
+                self.write(frames).await?;
             }
             self.tell(&mut answers).await
         };
@@ -139,7 +139,7 @@ impl<N: Narrator> Narration<N> {
         }
     }
 
-    async fn write(&self, frames: impl IntoIterator<Item = Frame>) -> Result<(), Gone> {
+    async fn write(&self, frames: Vec<Frame>) -> Result<(), Gone> {
         for frame in frames {
             match frame {
                 Frame::Line(value) => self.writer.write(b"", &value, b"\n").await?,

@@ -158,7 +158,7 @@ fn variables(think: Option<&Value>) -> Map<String, Value> {
 fn generation(app: &App, fields: Fields) -> Result<Generation, ApiError> {
     let Fields { model, stream, format, options, .. } = fields;
     let options = options.unwrap_or_default().0;
-    let format = |kind: &str, schema| {
+    let format = |kind: &str, schema: Option<Value>| {
         let json_schema = schema.map(|schema| Object(NamedSchema { schema: Some(schema) }));
         Object(ResponseFormat { kind: kind.to_owned(), json_schema })
     };
