@@ -94,7 +94,7 @@ impl<N: Narrator> Narration<N> {
         let told = async {
             if silent {
                 let frames = Vec::from_iter(self.narrator.silence(&answers.waits_for()));
-                self.write(frames).await?;
+                write(&self.writer, frames).await?;
             }
             self.tell(&mut answers).await
         };
@@ -114,7 +114,7 @@ impl<N: Narrator> Narration<N> {
                 Next::Silence => Vec::from_iter(self.narrator.silence(&answers.waits_for())),
                 Next::End => {
                     let frames = self.narrator.broken(&ApiError::refused(&answers.broken()));
-                    return self.write(frames).await;
+                    return write(&self.writer, frames).await;
                 }
                 Next::Heard(_, Heard::Loading { .. } | Heard::Failed(_)) => continue,
                 Next::Heard(_, Heard::Started { model, .. }) => {
@@ -128,25 +128,25 @@ impl<N: Narrator> Narration<N> {
                 Next::Heard(_, Heard::Done(Ok(answer))) => {
                     self.app.metrics.tokens(&answer);
                     let frames = self.narrator.end(&answer);
-                    return self.write(frames).await;
+                    return write(&self.writer, frames).await;
                 }
                 Next::Heard(_, Heard::Done(Err(refused))) => {
                     let frames = self.narrator.broken(&ApiError::refused(&refused));
-                    return self.write(frames).await;
+                    return write(&self.writer, frames).await;
                 }
             };
-            self.write(frames).await?;
+            write(&self.writer, frames).await?;
         }
     }
+}
 
-    async fn write(&self, frames: Vec<Frame>) -> Result<(), Gone> {
-        for frame in frames {
-            match frame {
-                Frame::Line(value) => self.writer.write(b"", &value, b"\n").await?,
-                Frame::Event(name, value) => self.writer.write(format!("event: {name}\ndata: ").as_bytes(), &value, b"\n\n").await?,
-                Frame::Comment(text) => self.writer.comment(&text).await?,
-            }
+async fn write(writer: &Writer, frames: Vec<Frame>) -> Result<(), Gone> {
+    for frame in frames {
+        match frame {
+            Frame::Line(value) => writer.write(b"", &value, b"\n").await?,
+            Frame::Event(name, value) => writer.write(format!("event: {name}\ndata: ").as_bytes(), &value, b"\n\n").await?,
+            Frame::Comment(text) => writer.comment(&text).await?,
         }
-        Ok(())
     }
+    Ok(())
 }

@@ -108,7 +108,11 @@ pub(crate) async fn chat(State(app): State<Arc<App>>, Extension(Id(id)): Extensi
     answer(&app, id, fields, input, Shape::Chat).await
 }
 
-pub(crate) async fn generate(State(app): State<Arc<App>>, Extension(Id(id)): Extension<Id>, payload: Payload) -> Result<Response, ApiError> {
+pub(crate) async fn generate(
+    State(app): State<Arc<App>>,
+    Extension(Id(id)): Extension<Id>,
+    payload: Payload,
+) -> Result<Response, ApiError> {
     let fields: Fields = payload.parse()?;
     let GenerateBody { prompt, system, suffix, raw, images } = payload.parse()?;
     drop(payload);
@@ -158,14 +162,14 @@ fn variables(think: Option<&Value>) -> Map<String, Value> {
 fn generation(app: &App, fields: Fields) -> Result<Generation, ApiError> {
     let Fields { model, stream, format, options, .. } = fields;
     let options = options.unwrap_or_default().0;
-    let format = |kind: &str, schema: Option<Value>| {
+    let as_openai = |kind: &str, schema: Option<Value>| {
         let json_schema = schema.map(|schema| Object(NamedSchema { schema: Some(schema) }));
         Object(ResponseFormat { kind: kind.to_owned(), json_schema })
     };
     let response_format = match format_of(format) {
         Asked::Anything => None,
-        Asked::Json => Some(format("json_object", None)),
-        Asked::Schema(schema) => Some(format("json_schema", Some(schema))),
+        Asked::Json => Some(as_openai("json_object", None)),
+        Asked::Schema(schema) => Some(as_openai("json_schema", Some(schema))),
         Asked::Unknown => return Err(ApiError::param("format", "`format` can be \"json\" or a JSON schema")),
     };
     Generation::from_fields(
@@ -209,13 +213,7 @@ fn format_of(format: Option<Value>) -> Asked {
     }
 }
 
-async fn answer(
-    app: &Arc<App>,
-    id: downshift_worker::RequestId,
-    fields: Fields,
-    input: Input,
-    shape: Shape,
-) -> Result<Response, ApiError> {
+async fn answer(app: &Arc<App>, id: downshift_worker::RequestId, fields: Fields, input: Input, shape: Shape) -> Result<Response, ApiError> {
     let generation = generation(app, fields)?;
     let began = Instant::now();
     let answers = app.ask(generation.submissions(app, id, vec![input]))?;
