@@ -27,6 +27,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Chat(Chat),
+    Serve(Serve),
     Models(Models),
     Plan(Plan),
     Check(Check),
@@ -83,6 +84,51 @@ pub struct Chat {
     #[arg(short, long, value_name = "N", value_parser = positive())]
     pub context: Option<u32>,
     /// auto, cpu, cuda, cuda:N or metal, for every model asked
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<DeviceChoice>,
+    #[command(flatten)]
+    pub config: Config,
+    #[command(flatten)]
+    pub isolation: Isolation,
+}
+
+/// Serve an OpenAI-compatible API, and a page to chat on
+///
+/// Answers on this machine only, unless --host says otherwise. The first Ctrl-C lets running answers end, the second does not.
+/// What happens is told on stderr; DOWNSHIFT_LOG=debug tells more, warn less.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  downshift serve
+  downshift serve -m Qwen3-0.6B-Q8_0.gguf --port 9000 --parallel 4
+  DOWNSHIFT_API_KEY=secret downshift serve --host 0.0.0.0
+  curl localhost:8080/v1/chat/completions -H 'Content-Type: application/json' \\
+    -d '{\"messages\": [{\"role\": \"user\", \"content\": \"What is 17 + 25?\"}]}'")]
+pub struct Serve {
+    /// Address to listen on; 0.0.0.0 is all of this machine's, for which an API key is wise
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub host: String,
+    /// Port to listen on; 0 takes a free one
+    #[arg(short, long, value_name = "PORT", default_value_t = 8080)]
+    pub port: u16,
+    /// The model for requests that name none: a name or alias from models.toml; or a GGUF file, which is then the only model
+    #[arg(short, long, value_name = "NAME|FILE")]
+    pub model: Option<String>,
+    /// What clients must send as `Authorization: Bearer KEY`; $DOWNSHIFT_API_KEY keeps it out of the list of processes
+    #[arg(long, value_name = "KEY")]
+    pub api_key: Option<String>,
+    /// Read the API key from this file
+    #[arg(long, value_name = "FILE", conflicts_with = "api_key")]
+    pub api_key_file: Option<PathBuf>,
+    /// Let web pages of this origin use the server, such as http://localhost:3000; may be repeated, `*` is all of them
+    #[arg(long, value_name = "ORIGIN")]
+    pub cors_origin: Vec<String>,
+    /// Requests that each model answers side by side, sharing its context
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub parallel: Option<u32>,
+    /// Positions of the context, for every model
+    #[arg(short, long, value_name = "N", value_parser = positive())]
+    pub context: Option<u32>,
+    /// auto, cpu, cuda, cuda:N or metal, for every model
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<DeviceChoice>,
     #[command(flatten)]

@@ -11,6 +11,7 @@ mod eval;
 mod models;
 mod plan;
 mod repl;
+mod serve;
 mod setup;
 mod template;
 mod terminal;
@@ -38,6 +39,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
     setup::check_isa()?;
     match args.command {
         Command::Chat(args) => chat::run(&args),
+        Command::Serve(args) => serve::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Check(args) => check::run(&args),

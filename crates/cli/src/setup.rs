@@ -22,6 +22,8 @@ pub struct Setup {
 pub struct Overrides {
     pub context: Option<u32>,
     pub device: Option<DeviceChoice>,
+    /// Requests that each model answers side by side.
+    pub parallel: Option<u32>,
     /// Run models in this process, whatever models.toml says.
     pub in_process: bool,
 }
@@ -100,6 +102,7 @@ impl Overrides {
             spec.min_context = context;
         }
         spec.device = self.device.unwrap_or(spec.device);
+        spec.parallel = self.parallel.unwrap_or(spec.parallel);
         spec
     }
 }

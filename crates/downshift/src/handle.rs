@@ -56,6 +56,11 @@ impl Downshift {
         &self.scheduler
     }
 
+    /// The same, to be kept: a server holds it.
+    pub fn share_scheduler(&self) -> Arc<Scheduler> {
+        self.scheduler.clone()
+    }
+
     /// What models.toml says.
     pub fn config(&self) -> &Config {
         self.scheduler.config()
