@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Parser, Subcommand};
+use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 use downshift_bench::Format;
 use downshift_engine::chat_template::WallClock;
 use downshift_worker::{Device, DeviceChoice};
@@ -20,8 +20,38 @@ pub fn parse() -> Args {
 #[command(name = "downshift", version, max_term_width = 120)]
 #[command(after_help = "Example:\n  downshift chat \"What is 17 + 25?\"\n\nEvery command has a --help of its own, with examples.")]
 pub struct Args {
+    #[command(flatten)]
+    pub log: Log,
     #[command(subcommand)]
     pub command: Command,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Log {
+    /// How events are written on stderr
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+    /// The least important events that are written; otherwise $DOWNSHIFT_LOG, or warnings that nobody else tells
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub log_level: Option<LogLevel>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// A line for people
+    Text,
+    /// A line of JSON
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    Off,
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
 }
 
 #[derive(Debug, Subcommand)]
@@ -54,6 +84,7 @@ pub enum Command {
   downshift chat -m Qwen3-0.6B-Q8_0.gguf --system \"Answer in one word.\" \"Capital of France?\"
   git diff | downshift chat --system \"Summarize this change.\"
   downshift chat --json --temperature 0 \"Hello\" | jq .model
+  downshift chat --json-schema '{\"enum\": [\"yes\", \"no\"]}' \"Is water wet?\"
   echo '[{\"role\": \"user\", \"content\": \"Hi\"}]' | downshift chat --messages
   downshift chat")]
 pub struct Chat {
@@ -74,6 +105,12 @@ pub struct Chat {
     /// Makes the answer repeatable
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
+    /// Let the answer be one JSON object
+    #[arg(long, conflicts_with = "json_schema")]
+    pub json_object: bool,
+    /// Let the answer be JSON that is valid under this schema
+    #[arg(long, value_name = "FILE|JSON")]
+    pub json_schema: Option<String>,
     /// Print one line: {model, content, finish_reason, usage, timings, fallback}
     #[arg(long)]
     pub json: bool,
@@ -163,6 +200,9 @@ pub struct Plan {
     /// Positions of the context, for every model of the chain
     #[arg(short, long, value_name = "N", value_parser = positive())]
     pub context: Option<u32>,
+    /// Print one line: {room, margin_bytes, models, answers}
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub config: Config,
 }
@@ -240,14 +280,25 @@ pub struct Logits {
 ///
 /// Tests, names and meanings are llama-bench's: random tokens, an empty cache before each repetition, one repetition to warm
 /// up, forward passes alone on the clock. Lists are separated by commas.
+///
+/// With --failover it measures how long an answer pauses when its worker is killed, or its model cannot be loaded, until the next
+/// token is shown.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   downshift bench -m Qwen3-0.6B-Q8_0.gguf
-  downshift bench -m chat -p 512,2048 -n 64 -d 0,4096 -r 3 -o jsonl")]
+  downshift bench -m chat -p 512,2048 -n 64 -d 0,4096 -r 3 -o jsonl
+  downshift bench -m chat -p 0 -n 64 --parallel 1,4,8
+  downshift bench --failover --runs 100")]
 pub struct Bench {
-    /// A GGUF file, or a name from models.toml
-    #[arg(short, long, value_name = "FILE|NAME")]
-    pub model: String,
+    /// A GGUF file, or a name from models.toml; with --failover the default model unless one is named
+    #[arg(short, long, value_name = "FILE|NAME", required_unless_present = "failover")]
+    pub model: Option<String>,
+    /// Measure failovers: of the model and the one after it in its chain
+    #[arg(long, conflicts_with_all = ["n_prompt", "n_gen", "n_depth", "repetitions"])]
+    pub failover: bool,
+    /// Failovers of each kind
+    #[arg(long, value_name = "N", default_value = "100", value_parser = positive(), requires = "failover")]
+    pub runs: u32,
     /// Prompt tokens; 0 leaves the test out
     #[arg(short = 'p', long, value_name = "N", value_delimiter = ',', default_value = "512")]
     pub n_prompt: Vec<usize>,
@@ -257,6 +308,9 @@ pub struct Bench {
     /// Positions filled before each test
     #[arg(short = 'd', long, value_name = "N", value_delimiter = ',', default_value = "0")]
     pub n_depth: Vec<usize>,
+    /// Sequences that run each test side by side
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub parallel: Vec<u16>,
     /// Workers; by default all cores this process may use
     #[arg(short, long, value_name = "N", value_parser = positive())]
     pub threads: Option<u32>,

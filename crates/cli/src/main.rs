@@ -8,6 +8,7 @@ mod chat;
 mod check;
 mod doctor;
 mod eval;
+mod log;
 mod models;
 mod plan;
 mod repl;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> anyhow::Result<ExitCode> {
+    log::start(&args)?;
     setup::check_isa()?;
     match args.command {
         Command::Chat(args) => chat::run(&args),

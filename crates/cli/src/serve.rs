@@ -1,25 +1,21 @@
 //! `downshift serve`: the HTTP server over the models of models.toml, or over one file.
 
 use std::env;
-use std::io::{IsTerminal, stderr};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use downshift_scheduler::Scheduler;
 use downshift_server::{ApiKey, ServeOptions, Server};
-use tracing_subscriber::filter::LevelFilter;
 
 use crate::setup::{self, Overrides};
 use crate::{args, terminal};
 
 const KEY_VARIABLE: &str = "DOWNSHIFT_API_KEY";
-const LOG_VARIABLE: &str = "DOWNSHIFT_LOG";
 /// As a shell has it for Ctrl-C.
 const INTERRUPTED: u8 = 130;
 
 pub fn run(args: &args::Serve) -> Result<ExitCode> {
-    start_log()?;
     let overrides =
         Overrides { context: args.context, device: args.device, parallel: args.parallel, in_process: args.isolation.in_process };
     let setup = setup::engine(args.model.as_deref(), &args.config, overrides)?;
@@ -62,16 +58,6 @@ fn api_key(args: &args::Serve) -> Result<Option<ApiKey>> {
     };
     let key = ApiKey::new(key.trim()).with_context(|| format!("the API key of {from} is empty; leave it out to need none"))?;
     Ok(Some(key))
-}
-
-/// Events go to stderr, a line each.
-fn start_log() -> Result<()> {
-    let level = match env::var(LOG_VARIABLE) {
-        Ok(level) => level.parse().with_context(|| format!("{LOG_VARIABLE} can be off, error, warn, info, debug or trace"))?,
-        Err(_) => LevelFilter::INFO,
-    };
-    tracing_subscriber::fmt().with_max_level(level).with_writer(stderr).with_ansi(stderr().is_terminal()).with_target(false).init();
-    Ok(())
 }
 
 /// The models that answer requests which name none, in order.

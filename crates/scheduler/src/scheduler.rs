@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use downshift_worker::{Failure, FailureKind, Launcher, ModelInfo, Placement, RequestId, Worker};
+use downshift_worker::{Embedded, Failure, FailureKind, Launcher, ModelInfo, Placement, Prompt, RequestId, Worker};
 
 use crate::attempt::{Answer, Refused};
 use crate::chain::Options;
@@ -112,13 +112,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// Nobody answered; every attempt is in the error.
-    pub fn embed(
-        &self,
-        id: RequestId,
-        inputs: Vec<String>,
-        models: Vec<String>,
-        options: Options,
-    ) -> Result<Answer<Vec<Vec<f32>>>, Refused> {
+    pub fn embed(&self, id: RequestId, inputs: Vec<Prompt>, models: Vec<String>, options: Options) -> Result<Answer<Embedded>, Refused> {
         embed(&self.shared, id, inputs, models, options)
     }
 

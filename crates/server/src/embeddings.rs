@@ -10,7 +10,7 @@ use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use downshift_scheduler::Options;
-use downshift_worker::{Prompt, RequestId};
+use downshift_worker::{Embedded, Prompt, RequestId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -55,7 +55,7 @@ pub(crate) async fn create(State(app): State<Arc<App>>, Extension(Id(id)): Exten
         Some("base64") => true,
         Some(_) => return Err(ApiError::param("encoding_format", "`encoding_format` can be float or base64")),
     };
-    let texts = fields.input.0.into_iter().enumerate().map(text).collect::<Result<Vec<_>, _>>()?;
+    let texts = fields.input.0.into_iter().enumerate().map(not_empty).collect::<Result<Vec<_>, _>>()?;
     if texts.is_empty() || texts.len() > MOST_INPUTS {
         let message = format!("`input` has {} texts, and can have from 1 to {MOST_INPUTS}", texts.len());
         return Err(ApiError::param("input", message));
@@ -78,19 +78,18 @@ pub(crate) async fn create(State(app): State<Arc<App>>, Extension(Id(id)): Exten
     embed(&app, id, texts, models, options, fields.dimensions, as_base64).await
 }
 
-fn text((at, prompt): (usize, Prompt)) -> Result<String, ApiError> {
-    let param = format!("input[{at}]");
-    match prompt {
-        Prompt::Text(text) if text.is_empty() => Err(ApiError::param(param, "a text of `input` is empty")),
-        Prompt::Text(text) => Ok(text),
-        Prompt::Tokens(_) => Err(ApiError::param(param, "token ids are not supported here; send text")),
-    }
+fn not_empty((at, prompt): (usize, Prompt)) -> Result<Prompt, ApiError> {
+    let is_empty = match &prompt {
+        Prompt::Text(text) => text.is_empty(),
+        Prompt::Tokens(token_ids) => token_ids.is_empty(),
+    };
+    if is_empty { Err(ApiError::param(format!("input[{at}]"), "a text of `input` is empty")) } else { Ok(prompt) }
 }
 
 async fn embed(
     app: &Arc<App>,
     id: RequestId,
-    texts: Vec<String>,
+    texts: Vec<Prompt>,
     models: Vec<String>,
     options: Options,
     dimensions: Option<usize>,
@@ -106,20 +105,23 @@ async fn embed(
     });
     let outcome = asked.await.map_err(|_| ApiError::internal("the server failed while it asked the model"))?;
     let answer = outcome.map_err(|refused| ApiError::refused(&refused))?;
-    let width = answer.output.first().map_or(0, Vec::len);
-    if let Some(wanted) = dimensions.filter(|wanted| *wanted != width) {
-        let message = format!("`dimensions` is {wanted}, and the vectors of `{}` have {width}", answer.model);
+    let Embedded { vectors, prompt_tokens } = &answer.output;
+    let width = vectors.first().map_or(0, Vec::len);
+    let kept = dimensions.unwrap_or(width);
+    if kept == 0 || kept > width {
+        let message = format!("`dimensions` is {kept}, and the vectors of `{}` have {width}", answer.model);
         return Err(ApiError::param("dimensions", message));
     }
-    let data = answer.output.iter().enumerate().map(|(index, vector)| {
-        let embedding = if as_base64 { Value::String(STANDARD.encode(little_endian(vector))) } else { json!(vector) };
+    let data = vectors.iter().enumerate().map(|(index, vector)| {
+        let vector = shortened(vector, kept);
+        let embedding = if as_base64 { Value::String(STANDARD.encode(little_endian(&vector))) } else { json!(vector) };
         json!({"object": "embedding", "index": index, "embedding": embedding})
     });
     let mut body = json!({
         "object": "list",
         "data": data.collect::<Vec<_>>(),
         "model": answer.model,
-        "usage": {"prompt_tokens": 0, "total_tokens": 0},
+        "usage": {"prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens},
     });
     if let Some(fallback) = &answer.fallback {
         body["fallback"] = json!(fallback);
@@ -127,6 +129,14 @@ async fn embed(
     let mut response = json_response(StatusCode::OK, &body);
     Disclosure::of_answer(&requested, &answer).write(response.headers_mut());
     Ok(response)
+}
+
+/// The first `kept` numbers; of a shortened vector as one of length 1 again.
+fn shortened(vector: &[f32], kept: usize) -> Vec<f32> {
+    let first = &vector[..kept.min(vector.len())];
+    let norm = first.iter().map(|number| number * number).sum::<f32>().sqrt();
+    let scale = if kept < vector.len() && norm > 0.0 { norm.recip() } else { 1.0 };
+    first.iter().map(|number| number * scale).collect()
 }
 
 fn little_endian(vector: &[f32]) -> Vec<u8> {

@@ -18,10 +18,13 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer, ExposeHeaders};
 use crate::app::App;
 use crate::disclosure::{REQUEST_ID, request_id};
 use crate::error::ApiError;
-use crate::page;
 
 /// Routes that need no key: the page asks for it, and whoever watches a server need not know it.
 const WITHOUT_KEY: [&str; 3] = ["/", "/health", "/ready"];
+
+fn is_open(path: &str) -> bool {
+    WITHOUT_KEY.contains(&path) || path.starts_with("/page/")
+}
 
 /// The id of an HTTP request: that of the first submission it makes.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +61,7 @@ fn admit(app: &App, request: &Request) -> Result<(), ApiError> {
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", Some("unsupported_media_type"), message));
     }
     match &app.options.api_key {
-        Some(key) if !is_public(request.uri().path()) => {
+        Some(key) if !is_open(request.uri().path()) => {
             let offered = offered_key(headers);
             if offered.is_some_and(|offered| key.is(offered)) {
                 return Ok(());
@@ -69,10 +72,6 @@ fn admit(app: &App, request: &Request) -> Result<(), ApiError> {
         }
         _ => Ok(()),
     }
-}
-
-fn is_public(path: &str) -> bool {
-    WITHOUT_KEY.contains(&path) || path.starts_with(page::FOLDER)
 }
 
 /// The one host that the request is for, with its port.

@@ -1,4 +1,4 @@
-//! `GET /health`, `/ready`, `/metrics` and `/props`: how the server stands, for people and for what watches it.
+//! `/health`, `/ready`, `/metrics` and `/props`: how the server stands, for people and for what watches it.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -125,12 +125,12 @@ fn anything_but_finite_logits_is_refused_and_named() {
                     let mut logits = vec![0.5; n_vocab];
                     logits[at] = bad;
                     let result = Sampler::new(params, n_vocab).unwrap().sample(&logits, 0);
-                    assert_eq!(result, Err(NonFinite { token_id: at as u32 }), "{n_vocab} {at} {bad}");
+                    assert_eq!(result, Err(NonFinite { token_id: at as u32 }.into()), "{n_vocab} {at} {bad}");
                 }
             }
         }
         let none = vec![f32::NEG_INFINITY; n_vocab];
-        assert_eq!(Sampler::new(OFF, n_vocab).unwrap().sample(&none, 0), Err(NonFinite { token_id: 0 }));
+        assert_eq!(Sampler::new(OFF, n_vocab).unwrap().sample(&none, 0), Err(NonFinite { token_id: 0 }.into()));
     }
 }
 

@@ -34,7 +34,7 @@ fn if_the_same_model_cannot_the_next_continues_the_text() {
     assert_eq!(outcome.text, "a| a0 a1 a>b(non_finite) b2 b3 b4 ");
     assert_eq!((outcome.model(), outcome.attempts().as_str()), ("b", "a:non_finite"));
     let resume = fake.requests.lock().unwrap()[1].resume.clone();
-    assert_eq!(resume, Some(Resume::Text { text: "a0 a1 ".to_owned(), tokens: 2 }));
+    assert_eq!(resume, Some(Resume::Text { text: "a0 a1 ".to_owned(), reasoning: String::new(), tokens: 2 }));
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn one_that_took_over_and_crashed_goes_on_from_the_joined_text() {
     let outcome = ask(&fake.scheduler(ABC), &[], streamed());
     assert_eq!(outcome.text, "a| a0 a1 a>b(non_finite) b2 b3 b>b(crashed) b4 ");
     let resume = fake.requests.lock().unwrap()[2].resume.clone();
-    assert_eq!(resume, Some(Resume::Text { text: "a0 a1 b2 b3 ".to_owned(), tokens: 4 }));
+    assert_eq!(resume, Some(Resume::Text { text: "a0 a1 b2 b3 ".to_owned(), reasoning: String::new(), tokens: 4 }));
 }
 
 #[test]

@@ -13,9 +13,6 @@ use axum::routing::get;
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// Where the files are.
-pub(crate) const FOLDER: &str = "/page/";
-
 const INDEX: &str = include_str!("index.html");
 
 macro_rules! files {
