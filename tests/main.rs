@@ -12,6 +12,7 @@ mod log;
 mod memory;
 mod models_toml;
 mod output;
+mod page;
 mod readme;
 mod real_data;
 mod support;
