@@ -9,6 +9,7 @@ mod models_toml;
 mod output;
 mod readme;
 mod real_data;
+mod structured;
 mod support;
 mod tools;
 mod verify;
