@@ -2,9 +2,14 @@
 
 mod check;
 mod demo;
+mod drill;
 mod fallback;
 mod help;
+#[cfg(target_os = "linux")]
+mod isolation;
 mod layering;
+mod log;
+mod memory;
 mod models_toml;
 mod output;
 mod readme;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Parser, Subcommand};
+use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 use downshift_bench::Format;
 use downshift_engine::chat_template::WallClock;
 use downshift_worker::{Device, DeviceChoice};
@@ -20,13 +20,44 @@ pub fn parse() -> Args {
 #[command(name = "downshift", version, max_term_width = 120)]
 #[command(after_help = "Example:\n  downshift chat \"What is 17 + 25?\"\n\nEvery command has a --help of its own, with examples.")]
 pub struct Args {
+    #[command(flatten)]
+    pub log: Log,
     #[command(subcommand)]
     pub command: Command,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Log {
+    /// How events are written on stderr
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+    /// The least important events that are written; otherwise $DOWNSHIFT_LOG, or warnings that nobody else tells
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub log_level: Option<LogLevel>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// A line for people
+    Text,
+    /// A line of JSON
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    Off,
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Chat(Chat),
+    Serve(Serve),
     Models(Models),
     Plan(Plan),
     Check(Check),
@@ -98,6 +129,51 @@ pub struct Chat {
     pub isolation: Isolation,
 }
 
+/// Serve an OpenAI-compatible API, and a page to chat on
+///
+/// Answers on this machine only, unless --host says otherwise. The first Ctrl-C lets running answers end, the second does not.
+/// What happens is told on stderr; DOWNSHIFT_LOG=debug tells more, warn less.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  downshift serve
+  downshift serve -m Qwen3-0.6B-Q8_0.gguf --port 9000 --parallel 4
+  DOWNSHIFT_API_KEY=secret downshift serve --host 0.0.0.0
+  curl localhost:8080/v1/chat/completions -H 'Content-Type: application/json' \\
+    -d '{\"messages\": [{\"role\": \"user\", \"content\": \"What is 17 + 25?\"}]}'")]
+pub struct Serve {
+    /// Address to listen on; 0.0.0.0 is all of this machine's, for which an API key is wise
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub host: String,
+    /// Port to listen on; 0 takes a free one
+    #[arg(short, long, value_name = "PORT", default_value_t = 8080)]
+    pub port: u16,
+    /// The model for requests that name none: a name or alias from models.toml; or a GGUF file, which is then the only model
+    #[arg(short, long, value_name = "NAME|FILE")]
+    pub model: Option<String>,
+    /// What clients must send as `Authorization: Bearer KEY`; $DOWNSHIFT_API_KEY keeps it out of the list of processes
+    #[arg(long, value_name = "KEY")]
+    pub api_key: Option<String>,
+    /// Read the API key from this file
+    #[arg(long, value_name = "FILE", conflicts_with = "api_key")]
+    pub api_key_file: Option<PathBuf>,
+    /// Let web pages of this origin use the server, such as http://localhost:3000; may be repeated, `*` is all of them
+    #[arg(long, value_name = "ORIGIN")]
+    pub cors_origin: Vec<String>,
+    /// Requests that each model answers side by side, sharing its context
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub parallel: Option<u32>,
+    /// Positions of the context, for every model
+    #[arg(short, long, value_name = "N", value_parser = positive())]
+    pub context: Option<u32>,
+    /// auto, cpu, cuda, cuda:N or metal, for every model
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<DeviceChoice>,
+    #[command(flatten)]
+    pub config: Config,
+    #[command(flatten)]
+    pub isolation: Isolation,
+}
+
 /// List the models of models.toml
 ///
 /// Shows of each its state, size, what its header says, context and device.
@@ -124,6 +200,9 @@ pub struct Plan {
     /// Positions of the context, for every model of the chain
     #[arg(short, long, value_name = "N", value_parser = positive())]
     pub context: Option<u32>,
+    /// Print one line: {room, margin_bytes, models, answers}
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub config: Config,
 }
@@ -201,14 +280,25 @@ pub struct Logits {
 ///
 /// Tests, names and meanings are llama-bench's: random tokens, an empty cache before each repetition, one repetition to warm
 /// up, forward passes alone on the clock. Lists are separated by commas.
+///
+/// With --failover it measures how long an answer pauses when its worker is killed, or its model cannot be loaded, until the next
+/// token is shown.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   downshift bench -m Qwen3-0.6B-Q8_0.gguf
-  downshift bench -m chat -p 512,2048 -n 64 -d 0,4096 -r 3 -o jsonl")]
+  downshift bench -m chat -p 512,2048 -n 64 -d 0,4096 -r 3 -o jsonl
+  downshift bench -m chat -p 0 -n 64 --parallel 1,4,8
+  downshift bench --failover --runs 100")]
 pub struct Bench {
-    /// A GGUF file, or a name from models.toml
-    #[arg(short, long, value_name = "FILE|NAME")]
-    pub model: String,
+    /// A GGUF file, or a name from models.toml; with --failover the default model unless one is named
+    #[arg(short, long, value_name = "FILE|NAME", required_unless_present = "failover")]
+    pub model: Option<String>,
+    /// Measure failovers: of the model and the one after it in its chain
+    #[arg(long, conflicts_with_all = ["n_prompt", "n_gen", "n_depth", "repetitions"])]
+    pub failover: bool,
+    /// Failovers of each kind
+    #[arg(long, value_name = "N", default_value = "100", value_parser = positive(), requires = "failover")]
+    pub runs: u32,
     /// Prompt tokens; 0 leaves the test out
     #[arg(short = 'p', long, value_name = "N", value_delimiter = ',', default_value = "512")]
     pub n_prompt: Vec<usize>,
@@ -218,6 +308,9 @@ pub struct Bench {
     /// Positions filled before each test
     #[arg(short = 'd', long, value_name = "N", value_delimiter = ',', default_value = "0")]
     pub n_depth: Vec<usize>,
+    /// Sequences that run each test side by side
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub parallel: Vec<u16>,
     /// Workers; by default all cores this process may use
     #[arg(short, long, value_name = "N", value_parser = positive())]
     pub threads: Option<u32>,

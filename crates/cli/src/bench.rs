@@ -1,24 +1,27 @@
-//! `downshift bench`: prefill and decode figures of one model, as llama-bench takes them.
+//! `downshift bench`: prefill and decode figures of one model, as llama-bench takes them; and how long a failover takes.
 
 use std::io::{IsTerminal, Write, stderr, stdout};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
-use downshift_bench::{Host, Plan, Report, measure};
+use anyhow::{Context, Result, bail};
+use downshift_bench::{Failover, Format, Host, PAUSES_HEAD, Plan, Report, measure};
 use downshift_engine::{LoadOptions, Model};
-use downshift_worker::KvType;
+use downshift_worker::{KvType, Subprocess};
 
 use crate::{args, setup, terminal};
 
 pub fn run(args: &args::Bench) -> Result<ExitCode> {
+    let Some(name) = args.model.as_deref().filter(|_| !args.failover) else { return failover(args) };
     let plan = Plan {
         n_prompt: args.n_prompt.clone(),
         n_gen: args.n_gen.clone(),
         n_depth: args.n_depth.clone(),
+        n_parallel: args.parallel.iter().map(|&n| usize::from(n)).collect(),
         repetitions: args.repetitions as usize,
     };
-    let path = setup::model_file(&args.model, &args.config)?;
+    let path = setup::model_file(name, &args.config)?;
     let model = Model::open(&path).map_err(|error| terminal::about(&path, error))?;
+    terminal::note_if_untrained(plan.context(), model.config());
     let options = LoadOptions {
         device: args.device,
         context: u32::try_from(plan.context().max(1)).context("more tokens than any context has")?,
@@ -53,5 +56,43 @@ pub fn run(args: &args::Bench) -> Result<ExitCode> {
         out.flush()?;
     }
     write!(out, "{}", report.tail(args.output))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Kills workers of a model, lets it fail to load, and tells how long its answers pause.
+fn failover(args: &args::Bench) -> Result<ExitCode> {
+    if !matches!(args.output, Format::Markdown | Format::Json) {
+        bail!("--failover prints md or json");
+    }
+    let setup::Chain { settings, first, next } = setup::chain(args.model.as_deref(), &args.config)?;
+    Subprocess::this_program().context("worker processes cannot be started")?;
+    // It is the same program every time, and was found above.
+    let workers = || Subprocess::this_program().unwrap_or_else(|_| Subprocess::new("downshift")).arg("worker");
+    let bench = Failover { settings, first, next, workers: &workers };
+    let mut out = stdout().lock();
+    if args.output == Format::Markdown {
+        write!(out, "{PAUSES_HEAD}")?;
+    }
+    let watched = stderr().is_terminal();
+    let mut found = Vec::new();
+    for case in bench.cases() {
+        let told = &mut |run: usize| {
+            if watched {
+                eprint!("\r\x1b[K{}: {run} of {}", case.name(), args.runs);
+            }
+        };
+        let pauses = bench.run(case, args.runs as usize, told)?;
+        if watched {
+            eprint!("\r\x1b[K");
+        }
+        if args.output == Format::Markdown {
+            write!(out, "{}", pauses.row())?;
+            out.flush()?;
+        }
+        found.push(pauses.json());
+    }
+    if args.output == Format::Json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&found)?)?;
+    }
     Ok(ExitCode::SUCCESS)
 }

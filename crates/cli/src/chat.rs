@@ -21,7 +21,7 @@ const MAX_PROMPT_BYTES: u64 = 64 << 20;
 const MAX_SCHEMA_BYTES: u64 = 1 << 20;
 
 pub fn run(args: &args::Chat) -> Result<ExitCode> {
-    let overrides = Overrides { context: args.context, device: args.device, in_process: args.isolation.in_process };
+    let overrides = Overrides { context: args.context, device: args.device, in_process: args.isolation.in_process, ..Overrides::default() };
     let setup = setup::engine(args.model.as_deref(), &args.config, overrides)?;
     let sampling = SamplingParams { temperature: args.temperature, seed: args.seed, ..SamplingParams::default() };
     let format = format(args)?;

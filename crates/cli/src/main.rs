@@ -8,9 +8,11 @@ mod chat;
 mod check;
 mod doctor;
 mod eval;
+mod log;
 mod models;
 mod plan;
 mod repl;
+mod serve;
 mod setup;
 mod template;
 mod terminal;
@@ -35,9 +37,11 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> anyhow::Result<ExitCode> {
+    log::start(&args)?;
     setup::check_isa()?;
     match args.command {
         Command::Chat(args) => chat::run(&args),
+        Command::Serve(args) => serve::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Check(args) => check::run(&args),

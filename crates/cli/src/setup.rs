@@ -9,7 +9,7 @@ use downshift_engine::Isa;
 use downshift_scheduler::config::{self as places, Candidate};
 use downshift_worker::{DeviceChoice, Faults, Subprocess};
 
-use crate::args;
+use crate::{args, log};
 
 /// The models to ask, and the one that a request names; `None` leaves that to models.toml.
 pub struct Setup {
@@ -22,6 +22,8 @@ pub struct Setup {
 pub struct Overrides {
     pub context: Option<u32>,
     pub device: Option<DeviceChoice>,
+    /// Requests that each model answers side by side.
+    pub parallel: Option<u32>,
     /// Run models in this process, whatever models.toml says.
     pub in_process: bool,
 }
@@ -31,15 +33,15 @@ pub fn engine(model: Option<&str>, config: &args::Config, overrides: Overrides) 
     let (model, settings, entries) = match model.filter(|model| is_file(model)) {
         Some(file) => (None, Settings::default(), vec![ModelEntry::new(ModelSpec::from_path(file))]),
         None => {
-            let config = Config::from_file(&find(config)?)?;
+            let config = Config::from_file(&find_for(model, config)?)?;
             (model.map(str::to_owned), config.settings.clone(), config.models().to_vec())
         }
     };
     Faults::from_env()?;
     let mut builder = Downshift::builder();
     if settings.isolate && !overrides.in_process {
-        builder =
-            builder.launcher(Subprocess::this_program().context("worker processes cannot be started; try --in-process")?.arg("worker"));
+        let program = Subprocess::this_program().context("worker processes cannot be started; try --in-process")?;
+        builder = builder.launcher(program.arg("worker").env(log::VARIABLE, log::level()));
     }
     for entry in entries {
         builder = builder.entry(ModelEntry { spec: overrides.apply(entry.spec.clone()), ..entry });
@@ -47,12 +49,34 @@ pub fn engine(model: Option<&str>, config: &args::Config, overrides: Overrides) 
     Ok(Setup { engine: builder.settings(settings).build()?, model })
 }
 
+/// A model and the one that answers in its place.
+pub struct Chain {
+    pub settings: Settings,
+    pub first: ModelEntry,
+    pub next: Option<ModelEntry>,
+}
+
+/// The first two models of the chain of `-m NAME|FILE`, or of the default model.
+pub fn chain(model: Option<&str>, config: &args::Config) -> Result<Chain> {
+    if let Some(file) = model.filter(|model| is_file(model)) {
+        return Ok(Chain { settings: Settings::default(), first: ModelEntry::new(ModelSpec::from_path(file)), next: None });
+    }
+    let config = Config::from_file(&find(config)?)?;
+    let index = match model {
+        Some(name) => config.index_of(name).ok_or_else(|| no_such_model(name, &config))?,
+        None => config.default_index(),
+    };
+    let entry = |index: &usize| config.models()[*index].clone();
+    let chain = config.chain(index);
+    Ok(Chain { settings: config.settings.clone(), first: entry(&index), next: chain.get(1).map(entry) })
+}
+
 /// The file of a model that is named by its path or by its entry in models.toml.
 pub fn model_file(model: &str, config: &args::Config) -> Result<PathBuf> {
     if is_file(model) {
         return Ok(model.into());
     }
-    let config = Config::from_file(&find(config)?)?;
+    let config = Config::from_file(&find_for(Some(model), config)?)?;
     let index = config.index_of(model).ok_or_else(|| no_such_model(model, &config))?;
     Ok(config.models()[index].spec.path.clone())
 }
@@ -79,6 +103,15 @@ pub fn find(config: &args::Config) -> Result<PathBuf> {
     )
 }
 
+/// As [`find`], for a name that is no file's.
+fn find_for(model: Option<&str>, config: &args::Config) -> Result<PathBuf> {
+    let found = find(config);
+    match model {
+        Some(model) => found.with_context(|| format!("there is no file `{model}`")),
+        None => found,
+    }
+}
+
 /// The places where models.toml is looked for.
 pub fn candidates(config: &args::Config) -> Result<Vec<Candidate>> {
     let current = env::current_dir().context("the current folder is gone")?;
@@ -90,7 +123,8 @@ pub fn candidates(config: &args::Config) -> Result<Vec<Candidate>> {
 fn is_file(model: &str) -> bool {
     let path = Path::new(model);
     let in_a_folder = path.components().count() > 1 && path.exists();
-    path.is_file() || in_a_folder || path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+    let is_path = path.is_absolute() || ["./", "../", "~/"].iter().any(|start| model.starts_with(start)) || matches!(model, "." | "..");
+    path.is_file() || in_a_folder || is_path || path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
 }
 
 impl Overrides {
@@ -100,6 +134,7 @@ impl Overrides {
             spec.min_context = context;
         }
         spec.device = self.device.unwrap_or(spec.device);
+        spec.parallel = self.parallel.unwrap_or(spec.parallel);
         spec
     }
 }

@@ -47,7 +47,7 @@ pub type Embed = Ask<Texts>;
 
 /// The texts of an [`Embed`].
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Texts(Vec<String>);
+pub struct Texts(Vec<Prompt>);
 
 /// The turns of a [`Chat`].
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -142,10 +142,16 @@ impl Completion {
 impl Embed {
     /// Asks for one vector per text.
     pub fn texts<T: Into<String>>(texts: impl IntoIterator<Item = T>) -> Self {
-        Self { input: Texts(texts.into_iter().map(Into::into).collect()), ..Self::default() }
+        Self { input: Texts(texts.into_iter().map(|text| Prompt::Text(text.into())).collect()), ..Self::default() }
     }
 
-    pub(crate) fn into_parts(self) -> (Vec<String>, Vec<String>, Options) {
+    /// Asks for one vector per list of token ids of the model's own vocabulary, which are read as they are; other models are
+    /// skipped.
+    pub fn tokens<T: Into<Vec<u32>>>(inputs: impl IntoIterator<Item = T>) -> Self {
+        Self { input: Texts(inputs.into_iter().map(|token_ids| Prompt::Tokens(token_ids.into())).collect()), ..Self::default() }
+    }
+
+    pub(crate) fn into_parts(self) -> (Vec<Prompt>, Vec<String>, Options) {
         (self.input.0, self.models, self.options)
     }
 }

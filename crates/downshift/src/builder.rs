@@ -28,6 +28,7 @@ use crate::{Downshift, Error};
 pub struct Builder {
     settings: Settings,
     models: Vec<ModelEntry>,
+    worker_program: Option<PathBuf>,
     launcher: Option<Arc<dyn Launcher>>,
 }
 
@@ -38,7 +39,7 @@ impl Builder {
     /// As [`Downshift::from_file`].
     pub fn file(path: impl AsRef<Path>) -> Result<Self, Error> {
         let config = Config::from_file(path.as_ref())?;
-        Ok(Self { settings: config.settings.clone(), models: config.models().to_vec(), launcher: None })
+        Ok(Self { settings: config.settings.clone(), models: config.models().to_vec(), ..Self::default() })
     }
 
     /// Adds a model with every option at its default.
@@ -58,16 +59,23 @@ impl Builder {
         self
     }
 
-    /// What runs the models; by default the engine on threads of this process.
+    /// What runs the models, whatever the settings say; by default the engine on threads of this process.
     pub fn launcher(mut self, launcher: impl Launcher + 'static) -> Self {
         self.launcher = Some(Arc::new(launcher));
         self
     }
 
     /// Runs each model in a child process: `program worker`, where `program` is the `downshift` command of this very version. What
-    /// kills a model then kills no host.
-    pub fn worker_program(self, program: impl Into<PathBuf>) -> Self {
-        self.launcher(Subprocess::new(program).arg("worker"))
+    /// kills a model then kills no host. Only the host knows where that program is, so without this call models run in process;
+    /// with it they do where `isolate = false` is set.
+    ///
+    /// ```no_run
+    /// let engine = downshift::Builder::file("models.toml")?.worker_program("/usr/local/bin/downshift").build()?;
+    /// # Ok::<(), downshift::Error>(())
+    /// ```
+    pub fn worker_program(mut self, program: impl Into<PathBuf>) -> Self {
+        self.worker_program = Some(program.into());
+        self
     }
 
     /// The engine. Nothing is loaded before it is asked for.
@@ -76,7 +84,12 @@ impl Builder {
     /// There is no model, two have one name, or a list names one that does not exist.
     pub fn build(self) -> Result<Downshift, Error> {
         let config = Config::new(self.settings, self.models)?;
-        let launcher = self.launcher.map_or_else(in_process, Ok)?;
+        let worker_program = self.worker_program.filter(|_| config.settings.isolate);
+        let launcher = match (self.launcher, worker_program) {
+            (Some(launcher), _) => launcher,
+            (None, Some(program)) => Arc::new(Subprocess::new(program).arg("worker")),
+            (None, None) => in_process()?,
+        };
         Ok(Downshift::with_scheduler(Scheduler::new(config, launcher)))
     }
 }

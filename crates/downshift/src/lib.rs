@@ -57,6 +57,8 @@ pub use downshift_scheduler::config::{KeepAlive, MemoryLimit, ModelEntry, OnStre
 pub use downshift_scheduler::{
     Attempt, Config, ConfigError, Counters, Fallback, ModelState, ModelStatus, ModelVerdict, Refused, RefusedClass,
 };
+/// What a launcher of one's own is made of: the contract between what chooses a model and what runs it.
+pub use downshift_worker as worker;
 pub use downshift_worker::{
     Device, Failure, FailureKind, FinishReason, Launcher, Message, ModelInfo, ModelKind, ModelSpec, Prompt, ResponseFormat, Role,
     SamplingParams, Stage, Timings, TokenLogprob, ToolCallDelta, ToolChoice, Usage, Worker,

@@ -56,6 +56,8 @@ pub struct Embeddings {
     pub device: Device,
     /// One per text, in order; all of one dimension, finite and not zero.
     pub vectors: Vec<Vec<f32>>,
+    /// Tokens read.
+    pub usage: Usage,
     /// How often that model had been tried before.
     pub retries: u32,
     /// What failed or was skipped before; `None` if nothing was.

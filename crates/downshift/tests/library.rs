@@ -166,6 +166,25 @@ fn a_models_toml_is_read_and_its_mistakes_name_line_and_remedy() {
 }
 
 #[test]
+fn models_are_isolated_where_the_host_names_a_worker_program_and_models_toml_does_not_forbid_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("models.toml");
+    let failure = |isolate: &str, program: Option<&str>| {
+        std::fs::write(&path, format!("[settings]\n{isolate}\n[models.chat]\npath = \"no such file.gguf\"\n")).unwrap();
+        let builder = downshift::Builder::file(&path).unwrap();
+        let engine = program.map_or_else(|| Downshift::from_file(&path), |program| builder.worker_program(program).build()).unwrap();
+        engine.chat("Hi").unwrap_err().attempts()[0].kind
+    };
+    // A program that is not there cannot be started; in process the file is looked at.
+    let nowhere = Some("no such program");
+    assert_eq!(failure("", None), FailureKind::Missing);
+    assert_eq!(failure("isolate = true", None), FailureKind::Missing);
+    assert_eq!(failure("", nowhere), FailureKind::Crashed);
+    assert_eq!(failure("isolate = true", nowhere), FailureKind::Crashed);
+    assert_eq!(failure("isolate = false", nowhere), FailureKind::Missing);
+}
+
+#[test]
 fn a_reply_serializes_without_a_fallback_when_nothing_failed() {
     let engine = engine(Scripted::new().answers("chat", "ok"));
     let json = serde_json::to_value(engine.chat("Hi").unwrap()).unwrap();
@@ -201,7 +220,7 @@ fn vectors_come_blocking_and_async_from_models_of_one_space() {
     let engine = Downshift::builder().entry(entry("first")).entry(entry("second")).model("other", "o").launcher(models).build().unwrap();
     let found = engine.embed(["a", "abc"]).unwrap();
     assert_eq!((found.model.as_str(), found.vectors.as_slice()), ("second", &[vec![1.0, 1.0], vec![3.0, 1.0]][..]));
-    assert_eq!(found.fallback.unwrap().attempts.len(), 1);
+    assert_eq!((found.usage.prompt_tokens, found.fallback.unwrap().attempts.len()), (4, 1));
     assert_eq!(block_on(engine.embed_async("abc")).unwrap().vectors, [[3.0, 1.0]]);
     let refused = engine.embed(Embed::texts(["a"]).models(["first", "other"])).unwrap_err();
     assert_eq!(refused.attempts()[1].kind, FailureKind::CannotDo);

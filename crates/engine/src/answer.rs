@@ -23,6 +23,7 @@ pub(crate) struct Answer<'a> {
     prompt_tokens: u32,
     n_generated: u32,
     n_resumed: u32,
+    n_cached: u32,
     admitted: Instant,
     first_token: Option<Instant>,
     last_token: Option<Instant>,
@@ -53,6 +54,7 @@ impl<'a> Answer<'a> {
             prompt_tokens: prompt.len() as u32,
             n_generated: resumed.len() as u32,
             n_resumed: resumed.len() as u32,
+            n_cached: 0,
             admitted: Instant::now(),
             first_token: None,
             last_token: None,
@@ -132,6 +134,12 @@ impl<'a> Answer<'a> {
         if self.first_token.is_none() { Stage::Prefill } else { Stage::Decode }
     }
 
+    /// The prompt is computed, but for this many tokens that the cache held.
+    pub fn prefilled(&mut self, n_cached: usize) -> Result<Option<Completion>, Failure> {
+        self.n_cached = n_cached as u32;
+        Ok(None)
+    }
+
     /// Takes a token that was drawn `at` this time; the completion where it ended the answer.
     pub fn token(
         &mut self,
@@ -176,8 +184,8 @@ impl<'a> Answer<'a> {
             finish_reason,
             usage: Usage { prompt_tokens: self.prompt_tokens, completion_tokens: self.n_generated },
             timings: Timings {
-                cache_n: 0,
-                prompt_n: self.prompt_tokens + self.n_resumed,
+                cache_n: self.n_cached,
+                prompt_n: self.prompt_tokens + self.n_resumed - self.n_cached,
                 prompt_ms: (first - self.admitted).as_secs_f64() * 1e3,
                 predicted_n: self.n_generated - self.n_resumed,
                 predicted_ms: self.last_token.map_or(0.0, |last| (last - first).as_secs_f64() * 1e3),

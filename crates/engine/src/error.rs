@@ -3,6 +3,7 @@
 use crate::chat_template::TemplateError;
 use crate::tokenizer::TokenizerError;
 use crate::weights::GgufError;
+use crate::weights::gguf::shown;
 
 /// An error of the engine. One lower-case sentence each; the source is kept.
 #[derive(Debug, thiserror::Error)]
@@ -11,7 +12,7 @@ pub enum Error {
     #[error(transparent)]
     Gguf(#[from] GgufError),
     /// `general.architecture` is none of the table.
-    #[error("architecture `{found}` is not supported; known are {known}")]
+    #[error("architecture {} is not supported; known are {known}", shown(found))]
     UnsupportedArchitecture {
         /// What the file says.
         found: String,

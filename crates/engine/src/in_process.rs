@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use downshift_worker::{
-    Completion, DeviceMemory, Failure, FailureKind, FinishReason, Input, Launcher, LoadProgress, ModelInfo, ModelSpec, Placement, Request,
-    RequestId, Sink, Stage, Stats, Worker,
+    Completion, DeviceMemory, Embedded, Failure, FailureKind, FinishReason, Input, Launcher, LoadProgress, ModelInfo, ModelSpec, Placement,
+    Prompt, Request, RequestId, Sink, Stage, Stats, Worker,
 };
 
 use crate::answer::Answer;
@@ -22,8 +22,8 @@ use crate::error::Error;
 use crate::grammar;
 use crate::output::Splitter;
 use crate::prompt::{Prepared, PromptBuilder};
-use crate::sampling;
 use crate::weights::GgufErrorClass;
+use crate::{prompt_cache, sampling};
 
 /// Launches models on threads of this process.
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,7 +42,7 @@ impl Launcher for InProcess {
     }
 
     fn count(&self, spec: &ModelSpec, request: &Request) -> Result<usize, Failure> {
-        let prompts = guarded(Stage::Load, || Model::open(&spec.path)?.prompts(spec.chat_template.as_deref()))?;
+        let prompts = guarded(Stage::Load, || prompt_cache::prompts(&spec.path, spec.chat_template.as_deref()))?;
         guarded(Stage::Admission, || Ok(prompts.encode(&request.input)?.len()))
     }
 
@@ -176,6 +176,7 @@ impl Worker for ThreadWorker {
         loop {
             let stage = answer.stage();
             let outcome = match inbox.recv() {
+                Ok(Event::Prefilled { n_cached }) => answer.prefilled(n_cached),
                 Ok(Event::Token { id, logprob, at }) => answer.token(id, logprob, at, sink),
                 Ok(Event::End(Ok(reason))) => answer.end(reason, sink),
                 Ok(Event::End(Err(error))) => Err(failure(&error, stage)),
@@ -195,7 +196,7 @@ impl Worker for ThreadWorker {
         }
     }
 
-    fn embed(&self, _inputs: &[String]) -> Result<Vec<Vec<f32>>, Failure> {
+    fn embed(&self, _inputs: &[Prompt]) -> Result<Embedded, Failure> {
         Err(Failure::new(FailureKind::CannotDo, Stage::Admission, format!("{} generates text and makes no embeddings", self.spec.name)))
     }
 
@@ -286,9 +287,9 @@ fn failure(error: &Error, stage: Stage) -> Failure {
         Error::Key { .. } | Error::Tensor { .. } => FailureKind::Corrupt,
         Error::UnsupportedType { .. } => FailureKind::UnsupportedType,
         Error::Tokenizer(_) => FailureKind::BrokenTokenizer,
-        Error::Template(TemplateError::Raised(_) | TemplateError::Limit { limit: Limit::Input }) if stage != Stage::Load => {
-            FailureKind::InvalidRequest
-        }
+        Error::Template(TemplateError::Limit { limit: Limit::Input }) if stage != Stage::Load => FailureKind::InvalidRequest,
+        // It was rendered once at load, so the template is sound; another model's may take the conversation that it does not.
+        Error::Template(_) if stage != Stage::Load => FailureKind::CannotDo,
         Error::Content { .. } => FailureKind::CannotDo,
         Error::Template(_) => FailureKind::BrokenTemplate,
         Error::Read { .. } => FailureKind::Unreadable,

@@ -18,6 +18,7 @@ mod model_config;
 mod models;
 mod output;
 mod prompt;
+mod prompt_cache;
 pub mod sampler;
 mod sampling;
 mod session;
@@ -29,6 +30,7 @@ pub mod weights;
 
 pub use device::available as available_devices;
 pub use downshift_kernels::Isa;
+pub use downshift_kernels::kv::KV_BLOCK;
 pub use engine::{LoadOptions, Model};
 pub use error::Error;
 pub use in_process::InProcess;

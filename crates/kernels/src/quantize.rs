@@ -2,6 +2,9 @@
 //! Owns their layout and values. Does not choose a form; that is `table.rs`.
 
 use crate::aligned::Aligned;
+use crate::blocks::DType;
+use crate::isa::Isa;
+use crate::table::KernelTable;
 use std::ops::Range;
 
 /// How a kernel wants its activations.
@@ -150,20 +153,21 @@ impl Activations {
         &self.f32[..self.rows * self.cols]
     }
 
-    /// Bytes reserved (resident only once touched).
-    pub fn bytes(&self) -> usize {
-        Self::bytes_for(self.max_rows, self.max_cols)
-    }
-
-    /// Bytes that [`Activations::new`] reserves.
-    pub fn bytes_for(max_rows: usize, max_cols: usize) -> usize {
+    /// Bytes that products of `max_rows` rows with weights of `dtypes` make resident: the rows as they are, and the forms that
+    /// the kernels of `isa` read for so many.
+    pub fn bytes_used(isa: Isa, max_rows: usize, max_cols: usize, dtypes: impl Iterator<Item = DType>) -> usize {
+        let table = KernelTable::of(isa);
+        let forms = dtypes.fold(0, |forms, dtype| forms | table.kernels(dtype).form(max_rows).bits());
         let padded = max_rows * max_cols.next_multiple_of(PAD);
-        let q8 = padded + (padded / 32 * 2 + padded / 16) * size_of::<f32>();
-        let q8k = padded + padded / 256 * size_of::<f32>() + (padded / 16 + padded / 32) * 2 * size_of::<i16>();
-        max_rows * max_cols * size_of::<f32>()
-            + q8
-            + q8k
-            + 2 * max_rows.next_multiple_of(32) * max_cols.next_multiple_of(BF16_SLICE) * size_of::<u16>()
+        let bf16 = max_rows.next_multiple_of(32) * max_cols.next_multiple_of(BF16_SLICE) * size_of::<u16>();
+        let sizes = [
+            (Form::Q8, padded + (padded / 32 * 2 + padded / 16) * size_of::<f32>()),
+            (Form::Q8K, padded + padded / 256 * size_of::<f32>() + (padded / 16 + padded / 32) * 2 * size_of::<i16>()),
+            (Form::Bf16, bf16),
+            (Form::Bf16Pair, bf16),
+        ];
+        let used = sizes.iter().filter(|(form, _)| forms & 1 << *form as u8 != 0).map(|(_, bytes)| bytes);
+        max_rows * max_cols * size_of::<f32>() + used.sum::<usize>()
     }
 
     pub(crate) fn rows(&self) -> usize {

@@ -101,6 +101,15 @@ pub struct Usage {
     pub completion_tokens: u32,
 }
 
+/// Vectors, and what they were made of.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Embedded {
+    /// One per input, in order, pooled and normalized as the model says.
+    pub vectors: Vec<Vec<f32>>,
+    /// Tokens read of all inputs, those that the model adds included and those beyond its limit not.
+    pub prompt_tokens: u32,
+}
+
 /// Where the time went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Timings {

@@ -9,7 +9,7 @@ mod system;
 #[path = "platform/other.rs"]
 mod system;
 
-pub(crate) use system::{configure, describe, die_by, die_with_parent, limit_memory, memory_of, take_stdio};
+pub(crate) use system::{configure, describe, die_by, die_with_parent, has_less_memory_than, limit_memory, memory_of, take_stdio};
 
 /// How a process ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

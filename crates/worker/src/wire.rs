@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    Completion, Delta, DeviceMemory, Failure, FailureKind, Input, ModelInfo, ModelSpec, Placement, Request, RequestId, ResponseFormat,
-    SamplingParams, Stage, Stats,
+    Completion, Delta, DeviceMemory, Failure, FailureKind, Input, ModelInfo, ModelSpec, Placement, Prompt, Request, RequestId,
+    ResponseFormat, SamplingParams, Stage, Stats,
 };
 
 /// Raised with every change of the messages.
@@ -56,7 +56,7 @@ pub(crate) enum ToWorker<'a> {
     /// This many deltas of the call were taken: the child may send as many again. No answer.
     Taken { deltas: usize },
     /// Answered by [`FromWorker::Vectors`].
-    Embed { inputs: Cow<'a, [String]> },
+    Embed { inputs: Cow<'a, [Prompt]> },
     /// Answered by [`FromWorker::Tokens`].
     Tokenize { text: Cow<'a, str>, special: bool },
     /// Answered by [`FromWorker::Text`].
@@ -91,7 +91,10 @@ pub(crate) enum FromWorker {
     Delta(Delta),
     Completion(Completion),
     /// The bits of each `f32`, so that every value arrives as it was.
-    Vectors(Vec<Vec<u32>>),
+    Vectors {
+        bits: Vec<Vec<u32>>,
+        prompt_tokens: u32,
+    },
     Tokens(Vec<u32>),
     Text(String),
     /// On call 0: the connection itself has failed.

@@ -91,6 +91,8 @@ pub struct Fake {
     pub clock: Arc<FakeClock>,
     pub kinds: Mutex<HashMap<String, ModelKind>>,
     pub footprints: Mutex<HashMap<String, Footprint>>,
+    /// What workers are found to have resident; by default they do not know.
+    pub resident: Mutex<HashMap<String, ResidentMemory>>,
     pub inspects: Mutex<HashMap<String, VecDeque<FailureKind>>>,
     pub loads: Mutex<HashMap<String, VecDeque<Load>>>,
     pub acts: Mutex<HashMap<String, VecDeque<Act>>>,
@@ -116,6 +118,7 @@ impl Fake {
             clock: Arc::default(),
             kinds: Mutex::default(),
             footprints: Mutex::default(),
+            resident: Mutex::default(),
             inspects: Mutex::default(),
             loads: Mutex::default(),
             acts: Mutex::default(),
@@ -215,6 +218,7 @@ impl Launcher for FakeLauncher {
             dtype: "F16".to_owned(),
             context_train: 4096,
             vocab_size: 32,
+            dimension: None,
             has_chat_template: true,
             calls_tools: !self.0.without_tools.lock().unwrap().contains(&spec.name),
             footprint,
@@ -295,6 +299,10 @@ impl FakeWorker {
 }
 
 impl Worker for FakeWorker {
+    fn resident(&self) -> Option<ResidentMemory> {
+        self.fake.resident.lock().unwrap().get(&self.name).copied()
+    }
+
     fn generate(&self, request: &Request, sink: &mut dyn Sink) -> Result<Completion, Failure> {
         let fake = &self.fake;
         fake.note(format!("generate {}", self.name));
@@ -334,14 +342,19 @@ impl Worker for FakeWorker {
         Ok(Completion { finish_reason: FinishReason::Stop, usage, timings: Timings::default() })
     }
 
-    fn embed(&self, inputs: &[String]) -> Result<Vec<Vec<f32>>, Failure> {
+    fn embed(&self, inputs: &[Prompt]) -> Result<Embedded, Failure> {
         self.fake.note(format!("embed {}", self.name));
         let act = self.fake.acts.lock().unwrap().get_mut(&self.name).and_then(VecDeque::pop_front);
-        match act.map(|act| act.then) {
-            Some(Then::Fail(kind)) => Err(Failure::new(kind, Stage::Prefill, format!("{}: scripted", self.name))),
-            Some(Then::Gate) => Ok(inputs.iter().map(|_| vec![f32::NAN]).collect()),
-            _ => Ok(inputs.iter().map(|text| vec![text.len() as f32, 1.0]).collect()),
-        }
+        let length = |input: &Prompt| match input {
+            Prompt::Text(text) => text.len(),
+            Prompt::Tokens(token_ids) => token_ids.len(),
+        };
+        let vectors = match act.map(|act| act.then) {
+            Some(Then::Fail(kind)) => return Err(Failure::new(kind, Stage::Prefill, format!("{}: scripted", self.name))),
+            Some(Then::Gate) => inputs.iter().map(|_| vec![f32::NAN]).collect(),
+            _ => inputs.iter().map(|input| vec![length(input) as f32, 1.0]).collect(),
+        };
+        Ok(Embedded { vectors, prompt_tokens: inputs.iter().map(length).sum::<usize>() as u32 })
     }
 
     fn tokenize(&self, text: &str, _special: bool) -> Result<Vec<u32>, Failure> {

@@ -14,6 +14,11 @@ pub(crate) fn take_stdio() -> io::Result<(Box<dyn Read + Send>, Box<dyn Write + 
 /// The end of stdin is what ends the worker here.
 pub(crate) fn die_with_parent() {}
 
+/// Whether this process, and so its children, may have less memory than that anyway.
+pub(crate) fn has_less_memory_than(_bytes: u64) -> bool {
+    false
+}
+
 /// There is no such limit here.
 pub(crate) fn limit_memory(_bytes: u64) -> io::Result<()> {
     Ok(())

@@ -41,6 +41,12 @@ pub(crate) fn limit_memory(bytes: u64) -> io::Result<()> {
     Ok(setrlimit(Resource::Data, Rlimit { current: least(current), maximum: least(maximum) })?)
 }
 
+/// Whether this process, and so its children, may have less memory than that anyway. A limit on address space always means less:
+/// mapped files and stacks are taken from it too.
+pub(crate) fn has_less_memory_than(bytes: u64) -> bool {
+    getrlimit(Resource::As).current.is_some() || getrlimit(Resource::Data).current.is_some_and(|limit| limit < bytes)
+}
+
 /// A process group of its own, because Ctrl-C in the terminal is for the parent alone; and the parent's name, where the program
 /// is only known as this one.
 pub(crate) fn configure(command: &mut Command) {

@@ -41,9 +41,10 @@ fn an_answer_arrives_whole_and_in_order() {
 fn everything_else_a_worker_does_is_the_same() {
     both(|launcher| {
         let worker = start(launcher, "m");
-        let vectors = worker.embed(&["ab".to_owned(), String::new()]).unwrap();
+        let embedded = worker.embed(&[Prompt::Text("ab".to_owned()), Prompt::Tokens(Vec::new())]).unwrap();
+        assert_eq!(embedded.prompt_tokens, 2);
         assert_eq!(
-            vectors,
+            embedded.vectors,
             [[2.0, 0.1, f32::NEG_INFINITY, -0.0, f32::MIN_POSITIVE], [0.0, 0.1, f32::NEG_INFINITY, 0.0, f32::MIN_POSITIVE]]
         );
         assert_eq!(worker.tokenize("hi", true).unwrap(), [104, 105, 256]);
