@@ -15,6 +15,7 @@ mod output;
 mod page;
 mod readme;
 mod real_data;
+mod structured;
 mod support;
 mod tools;
 mod verify;
