@@ -132,25 +132,53 @@ unsafe fn two<F: GroupsOf16, const M: usize, const N: usize>(blocks: *const u8, 
             let offsets = _mm512_cvtepi32_ps(_mm512_madd_epi16(offsets, x_sums));
             acc[i] = _mm512_fmadd_ps(offsets, _mm512_permutexvar_ps(halves, _mm512_castps128_ps512(d)), acc[i]);
         }
-        for j in 0..N {
-            prefetch_block(blocks, j, N, F::BYTES);
-            let mut sums = [_mm512_setzero_si512(); M];
-            for half in 0..2 {
-                let block = blocks.add(j * F::BYTES);
+        let dots = Dots { blocks, x: x.map(|x| x.qs.as_ptr().add(b * 256)), scaled, ds };
+        dots.add::<F, N, 0>(acc);
+        if N > 1 {
+            dots.add::<F, N, 1>(acc);
+        }
+    }
+}
+
+/// What the dot products of up to two blocks with `M` rows of activations need.
+struct Dots<const M: usize> {
+    blocks: *const u8,
+    /// The quants that the first block is multiplied with.
+    x: [*const i8; M],
+    /// Scales times multipliers, of both blocks.
+    scaled: [__m512i; M],
+    /// The product of both `d` of block `j` at `j`.
+    ds: [__m512; M],
+}
+
+impl<const M: usize> Dots<M> {
+    /// Adds the products of block `J` of `N`.
+    ///
+    /// # Safety
+    /// The block and 256 columns of each `x` from `256 J` on are readable, and the machine has the features of this module.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+    #[inline]
+    unsafe fn add<F: GroupsOf16, const N: usize, const J: usize>(&self, acc: &mut [__m512; M]) {
+        prefetch_block(self.blocks, J, N, F::BYTES);
+        let mut sums = [_mm512_setzero_si512(); M];
+        for half in 0..2 {
+            // SAFETY: the caller's promise; a row of SPREAD is 64 bytes.
+            unsafe {
+                let block = self.blocks.add(J * F::BYTES);
                 let (first, second) = (F::quants(block, 2 * half), F::quants(block, 2 * half + 1));
-                let spread = _mm512_loadu_si512(SPREAD[2 * j + half].as_ptr().cast());
-                for (i, x) in x.iter().enumerate() {
-                    let x = x.qs.as_ptr().add((b + j) * 256 + half * 128);
+                let spread = _mm512_loadu_si512(SPREAD[2 * J + half].as_ptr().cast());
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let x = self.x[i].add(J * 256 + half * 128);
                     let first = _mm512_dpbusd_epi32(_mm512_setzero_si512(), first, _mm512_loadu_si512(x.cast()));
                     let second = _mm512_dpbusd_epi32(_mm512_setzero_si512(), second, _mm512_loadu_si512(x.add(64).cast()));
                     let words = _mm512_packs_epi32(first, second);
-                    sums[i] = dpwssd(sums[i], words, _mm512_permutexvar_epi16(spread, scaled[i]));
+                    *sums = dpwssd(*sums, words, _mm512_permutexvar_epi16(spread, self.scaled[i]));
                 }
             }
-            for i in 0..M {
-                let d = _mm512_permutexvar_ps(_mm512_set1_epi32(j as i32), ds[i]);
-                acc[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[i]), d, acc[i]);
-            }
+        }
+        for (i, acc) in acc.iter_mut().enumerate() {
+            let d = _mm512_permutexvar_ps(_mm512_set1_epi32(J as i32), self.ds[i]);
+            *acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[i]), d, *acc);
         }
     }
 }

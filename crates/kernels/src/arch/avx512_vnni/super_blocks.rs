@@ -146,12 +146,47 @@ unsafe fn four<F: SuperBlock, const M: usize, const N: usize>(blocks: *const u8,
             let min_sums = _mm512_madd_epi16(_mm512_mullo_epi16(mins, multipliers), sums);
             acc[i] = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(min_sums), _mm512_permutexvar_ps(dmin_lanes, ds[i]), acc[i]);
         }
-        for j in 0..N {
-            prefetch_block(blocks, j, N, F::BYTES);
-            let [even, odd] = F::quants(blocks.add(j * F::BYTES));
-            let spread = _mm512_loadu_si512(SPREAD[j].as_ptr().cast());
-            for (i, x) in x.iter().enumerate() {
-                let x = x.qs_by_lane.as_ptr().add((b + j) * 256);
+        // One call each, since LLVM does not unroll a loop of this size, and then the prefetches take jumps that are mispredicted.
+        let dots = Dots { blocks, x: x.map(|x| x.qs_by_lane.as_ptr().add(b * 256)), scaled, ds };
+        dots.add::<F, N, 0>(acc);
+        if N > 1 {
+            dots.add::<F, N, 1>(acc);
+        }
+        if N > 2 {
+            dots.add::<F, N, 2>(acc);
+        }
+        if N > 3 {
+            dots.add::<F, N, 3>(acc);
+        }
+    }
+}
+
+/// What the dot products of up to four blocks with `M` rows of activations need.
+struct Dots<const M: usize> {
+    blocks: *const u8,
+    /// The quants that the first block is multiplied with, `qs_by_lane`.
+    x: [*const i8; M],
+    /// Scales times multipliers, of all blocks.
+    scaled: [__m512i; M],
+    /// The product of both `d` of block `j` at `2 j`.
+    ds: [__m512; M],
+}
+
+impl<const M: usize> Dots<M> {
+    /// Adds the products of block `J` of `N`.
+    ///
+    /// # Safety
+    /// The block and 256 columns of each `x` from `256 J` on are readable, and the machine has the features of this module.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+    #[inline]
+    unsafe fn add<F: SuperBlock, const N: usize, const J: usize>(&self, acc: &mut [__m512; M]) {
+        prefetch_block(self.blocks, J, N, F::BYTES);
+        // SAFETY: the caller's promise; a row of SPREAD is 64 bytes.
+        unsafe {
+            let [even, odd] = F::quants(self.blocks.add(J * F::BYTES));
+            let spread = _mm512_loadu_si512(SPREAD[J].as_ptr().cast());
+            for (i, acc) in acc.iter_mut().enumerate() {
+                let x = self.x[i].add(J * 256);
                 let dot = |[first, second]: [__m512i; 2], x: *const i8| {
                     let sums = _mm512_dpbusd_epi32(_mm512_setzero_si512(), first, _mm512_loadu_si512(x.cast()));
                     _mm512_dpbusd_epi32(sums, second, _mm512_loadu_si512(x.add(64).cast()))
@@ -159,9 +194,9 @@ unsafe fn four<F: SuperBlock, const M: usize, const N: usize>(blocks: *const u8,
                 let (even, odd) = (dot(even, x), dot(odd, x.add(128)));
                 let odd = _mm512_sll_epi32(odd, _mm_cvtsi32_si128((16 - F::ODD_SHIFT).cast_signed()));
                 let sums = _mm512_ternarylogic_epi64::<0xca>(_mm512_set1_epi32(0xffff), even, odd); // a ? b : c
-                let sums = dpwssd(_mm512_setzero_si512(), sums, _mm512_permutexvar_epi16(spread, scaled[i]));
-                let d = _mm512_permutexvar_ps(_mm512_set1_epi32(2 * j as i32), ds[i]);
-                acc[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums), d, acc[i]);
+                let sums = dpwssd(_mm512_setzero_si512(), sums, _mm512_permutexvar_epi16(spread, self.scaled[i]));
+                let d = _mm512_permutexvar_ps(_mm512_set1_epi32(2 * J as i32), self.ds[i]);
+                *acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums), d, *acc);
             }
         }
     }
