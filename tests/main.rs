@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod embed;
 mod fallback;
 mod help;
 mod layering;

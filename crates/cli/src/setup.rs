@@ -90,7 +90,10 @@ pub fn candidates(config: &args::Config) -> Result<Vec<Candidate>> {
 fn is_file(model: &str) -> bool {
     let path = Path::new(model);
     let in_a_folder = path.components().count() > 1 && path.exists();
-    path.is_file() || in_a_folder || path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+    path.is_file()
+        || in_a_folder
+        || path.join("modules.json").is_file()
+        || path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
 }
 
 impl Overrides {

@@ -1,5 +1,5 @@
-//! Fallbacks between local models: an ordered list at construction, sync and async chat, completion, a stream that survives, and
-//! reports that tell why.
+//! Fallbacks between local models: an ordered list at construction, sync and async chat, completion, embeddings, a stream that
+//! survives, and reports that tell why.
 //!
 //! ```sh
 //! cargo run -p downshift --example fallbacks                                   # scripted models, no files
@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use downshift::testing::{Scripted, block_on};
-use downshift::{Chat, Completion, Downshift, Error, FailureKind, Reply, Update};
+use downshift::{Chat, Completion, Downshift, Embed, Error, FailureKind, ModelEntry, ModelSpec, Reply, Update};
 
 fn main() -> Result<(), Error> {
     let engine = build()?;
@@ -57,7 +57,29 @@ fn main() -> Result<(), Error> {
     if let Err(error) = refused {
         error.attempts().iter().for_each(|attempt| say(format!("   {attempt}")));
     }
+
+    say("7. Vectors fall back too, but only to a model of the same embedding_space:".to_owned());
+    let embedders = build_embedders()?;
+    let found = embedders.embed(Embed::texts(["a cat", "a kitten"]))?;
+    say(format!(
+        "   {} made {} vectors of {} from {} tokens",
+        found.model,
+        found.vectors.len(),
+        found.vectors[0].len(),
+        found.usage.prompt_tokens
+    ));
+    for attempt in found.fallback.iter().flat_map(|fallback| &fallback.attempts) {
+        say(format!("   before: {attempt}"));
+    }
     Ok(())
+}
+
+/// Two scripted embedders whose vectors can be compared: one that is missing, and one that answers. Yours are folders such as
+/// all-MiniLM-L6-v2, and models.toml declares the same `embedding_space` for both.
+fn build_embedders() -> Result<Downshift, Error> {
+    let entry = |name: &str| ModelEntry { embedding_space: Some("demo".to_owned()), ..ModelEntry::new(ModelSpec::from_path(name)) };
+    let models = Scripted::new().fails("embed", FailureKind::Missing).embeds("embed-q8");
+    Downshift::builder().entry(entry("embed")).entry(entry("embed-q8")).launcher(models).build()
 }
 
 /// Models named on the command line, or scripted ones: one that is missing, one that breaks off, one that answers.

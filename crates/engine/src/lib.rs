@@ -7,6 +7,7 @@ mod answer;
 mod batcher;
 pub mod chat_template;
 mod device;
+mod embedder;
 mod engine;
 mod error;
 mod footprint;
@@ -27,6 +28,7 @@ pub mod weights;
 
 pub use device::available as available_devices;
 pub use downshift_kernels::Isa;
+pub use embedder::FolderError;
 pub use engine::{LoadOptions, Model};
 pub use error::Error;
 pub use in_process::InProcess;
