@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::Folder;
 
-/// Texts, and how the vectors begin that sentence-transformers 6.1 makes of them with all-MiniLM-L6-v2.
+/// Texts, and how the vectors begin that sentence-transformers 6.2 makes of them with all-MiniLM-L6-v2.
 const EXPECTED: &str = include_str!("data/minilm.jsonl");
 
 /// The folder of all-MiniLM-L6-v2: what `DOWNSHIFT_TEST_EMBEDDER` names, else that of Python's package.

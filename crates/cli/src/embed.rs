@@ -2,7 +2,6 @@
 
 use std::io::{self, BufRead, IsTerminal, Read, Write, stdin, stdout};
 use std::process::ExitCode;
-use std::thread;
 
 use anyhow::{Context, Result, bail};
 use downshift::{Embed, Embeddings, Error, Fallback};
@@ -27,9 +26,6 @@ pub fn run(args: &args::Embed) -> Result<ExitCode> {
     if stdin().is_terminal() {
         terminal::note("Texts, one a line; Ctrl-D ends them.");
     }
-    // Chains are compared while the model loads, and nothing waits for it until all is written.
-    let engine = setup.engine.clone();
-    let check = thread::spawn(move || engine.scheduler().check());
     let mut input = stdin().lock();
     let mut writer = Writer::new(args.format, stdout().lock());
     let mut told = None;
@@ -55,9 +51,6 @@ pub fn run(args: &args::Embed) -> Result<ExitCode> {
         bail!("there are no texts on stdin; give one a line");
     }
     writer.finish()?;
-    if let Ok(Err(error)) = check.join() {
-        terminal::note(&error.to_string());
-    }
     Ok(ExitCode::SUCCESS)
 }
 

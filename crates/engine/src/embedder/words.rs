@@ -51,25 +51,26 @@ impl Words {
         if let Some(id) = highest.filter(|&id| id as usize >= reading.n_vocab) {
             return Err(broken(format!("has a token with id {id}, where the model has {} tokens", reading.n_vocab)));
         }
+        // A trial, and what a text of nothing gives: the limit must leave room for more.
+        let _ = tokenizer.with_truncation(None);
+        let read = |text| encode(&tokenizer, text, true).map_err(|error| broken(error.to_string()));
+        read("trial")?;
+        let framed = read("")?;
+        if framed.len() >= reading.limit {
+            return Err(broken(format!("adds {} tokens to each text, where the limit is {}", framed.len(), reading.limit)));
+        }
         let truncation = TruncationParams { max_length: reading.limit, ..TruncationParams::default() };
         tokenizer
             .with_truncation(reading.truncates.then_some(truncation))
             .map_err(|error| broken(format!("cannot cut texts at {} tokens: {error}", reading.limit)))?;
-        let words = Self {
+        Ok(Self {
             tokenizer: Mutex::new(tokenizer),
             limit: reading.limit,
             truncates: reading.truncates,
             lower_cases: reading.lower_cases,
             prompt: reading.prompt.to_owned(),
             n_vocab: reading.n_vocab,
-        };
-        // A trial: what a text of nothing but its frame gives, and that text itself can be read.
-        let framed = words.lock().encode("", true).map_err(|error| broken(format!("cannot read a text: {error}")))?;
-        if framed.len() >= reading.limit {
-            return Err(broken(format!("adds {} tokens to each text, where the limit is {}", framed.len(), reading.limit)));
-        }
-        words.text("trial").map_err(|error| broken(format!("cannot read a text: {error}")))?;
-        Ok(words)
+        })
     }
 
     /// The ids that the model reads of `text`: lower-cased, with the prompt before it, framed and cut as the folder says.
