@@ -3,6 +3,7 @@
 mod check;
 mod demo;
 mod drill;
+mod embed;
 mod fallback;
 mod help;
 #[cfg(target_os = "linux")]
