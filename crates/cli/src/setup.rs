@@ -92,7 +92,7 @@ fn is_file(model: &str) -> bool {
     let in_a_folder = path.components().count() > 1 && path.exists();
     path.is_file()
         || in_a_folder
-        || path.join("modules.json").is_file()
+        || (model.ends_with(std::path::is_separator) && path.is_dir())
         || path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
 }
 
