@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let mut args = std::env::args().skip_while(|arg| arg != name).skip(1);
         args.next().and_then(|value| value.parse().ok()).unwrap_or(default)
     };
-    let plan = Plan { n_prompt: vec![512], n_gen: vec![64], n_depth: vec![0, 4096], repetitions: option("-r", 5) };
+    let plan = Plan { n_prompt: vec![512], n_gen: vec![64], n_depth: vec![0, 4096], n_parallel: vec![1, 4], repetitions: option("-r", 5) };
     let threads = option("--threads", LoadOptions::default().threads);
     let folder = tempfile::tempdir()?;
     for (idx, stored) in [Stored::Q4K, Stored::Q6K, Stored::Q8_0, Stored::F16].into_iter().enumerate() {

@@ -148,3 +148,33 @@ fn a_model_without_fallbacks_fails_alone() {
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert!(!ran.stderr.contains("second"), "{ran:?}");
 }
+
+#[test]
+fn a_conversation_that_a_template_refuses_goes_to_a_model_whose_template_takes_it() {
+    let text = MODELS.replace("first.gguf\"", "first.gguf\"\nchat_template = \"strict.jinja\"");
+    let strict = "{% if messages | length > 1 %}{{ raise_exception('one message\\nonly') }}{% endif %}{{ messages[0].content }}";
+    let folder = Folder::new().with("models.toml", text).with("strict.jinja", strict);
+    let folder = folder.with_model("first.gguf", 1).with_model("second.gguf", 2);
+    let ask = |args: &[&str]| folder.run(&[&ASK[..], &["--json"], args].concat());
+    assert_eq!(ask(&[]).json()["model"], "first");
+    let reply = ask(&["--system", "Be brief."]).json();
+    assert_eq!(reply["model"], "second", "{reply}");
+    let attempt = &reply["fallback"]["attempts"][0];
+    assert_eq!((&attempt["kind"], &attempt["stage"]), (&json!("cannot_do"), &json!("admission")), "{reply}");
+    assert_eq!(attempt["message"], "the chat template refuses the messages: one message only", "{reply}");
+
+    std::fs::remove_file(folder.path("second.gguf")).expect("the second model");
+    let refused = ask(&["--system", "Be brief."]);
+    assert!(refused.stderr.contains("  first: the chat template refuses"), "{refused:?}");
+}
+
+#[test]
+fn an_architecture_that_breaks_lines_does_not_break_the_message() {
+    let mut file = model(1);
+    let text = value_at(&file, "general.architecture") + 8;
+    file[text..text + 5].copy_from_slice(b"a\nb\x1b[");
+    let folder = Folder::new().with("models.toml", MODELS).with("first.gguf", file).with_model("second.gguf", 2);
+    let ran = folder.run(&ASK);
+    assert_eq!((ran.code, ran.stderr.lines().count()), (Some(0), 1), "{ran:?}");
+    assert!(ran.stderr.contains(r"architecture `a\nb\u{1b}[` is not supported"), "{ran:?}");
+}

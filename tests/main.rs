@@ -3,15 +3,20 @@
 mod check;
 mod demo;
 mod drill;
+mod embed;
 mod fallback;
 mod help;
 #[cfg(target_os = "linux")]
 mod isolation;
 mod layering;
+mod log;
+mod memory;
 mod models_toml;
 mod output;
+mod page;
 mod readme;
 mod real_data;
+mod structured;
 mod support;
 mod tools;
 mod verify;

@@ -33,7 +33,11 @@ fn a_models_toml_that_is_not_there_is_named_with_what_to_do() {
     assert!(ran.stderr.contains("there is no models.toml") && ran.stderr.contains("-m FILE"), "{ran:?}");
     let ran = folder.run(&["chat", "--config", "typo.toml", "Hi"]);
     assert_eq!(ran.code, Some(1));
-    assert!(ran.stderr.contains("typo.toml") && ran.stderr.contains("--config"), "{ran:?}");
+    assert!(ran.stderr.contains("typo.toml") && ran.stderr.contains("there is no such file, but --config"), "{ran:?}");
+    std::fs::create_dir(folder.path("dir")).expect("a folder");
+    let ran = folder.run(&["chat", "--config", "dir", "Hi"]);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stderr.contains("--config names a folder, not a file"), "{ran:?}");
 }
 
 #[test]

@@ -73,6 +73,13 @@ fn a_file_without_a_models_toml_that_is_not_there_is_named() {
     let ran = Folder::new().run(&["chat", "-m", "gone.gguf", "Hi"]);
     assert_eq!(ran.code, Some(1));
     assert!(ran.stderr.contains("gone.gguf: no such file"), "{ran:?}");
+    for path in ["./gone", "../gone", "/gone"] {
+        let ran = Folder::new().run(&["chat", "-m", path, "Hi"]);
+        assert_eq!(ran.code, Some(1));
+        assert!(ran.stderr.contains(&format!("{path}: no such file")), "{ran:?}");
+    }
+    let ran = Folder::new().run(&["chat", "-m", "gone", "Hi"]);
+    assert!(ran.stderr.contains("there is no file `gone`: there is no models.toml"), "{ran:?}");
 }
 
 #[test]

@@ -44,7 +44,7 @@ impl Folder {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_downshift"));
         command.args(args).current_dir(self.0.path()).stdin(Stdio::null());
-        command.env_remove("DOWNSHIFT_CONFIG").env_remove("DOWNSHIFT_FAULT");
+        command.env_remove("DOWNSHIFT_CONFIG").env_remove("DOWNSHIFT_FAULT").env_remove("DOWNSHIFT_LOG");
         for folder in ["XDG_CONFIG_HOME", "XDG_DATA_HOME", "HOME", "APPDATA"] {
             command.env(folder, self.0.path());
         }

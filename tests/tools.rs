@@ -112,4 +112,17 @@ fn token_ids_that_cannot_be_fed_are_refused() {
     check("[1, 283]", &[], "outside the vocabulary of 283");
     check("[1, 2]", &["--from", "2"], "past the last of the 2 tokens");
     check(&json!(vec![1; 65]).to_string(), &["--context", "64"], "the context of 64 positions is full");
+    check("[1, 2, 3]", &["--context", "2"], "the context of 2 positions is full");
+}
+
+#[test]
+fn positions_beyond_those_a_model_was_trained_for_are_told() {
+    let folder = Folder::new().with_model("m.gguf", 1).with("ids.json", json!(vec![1; 513]).to_string());
+    let eval = ["eval", "logits", "-m", "m.gguf", "--tokens", "ids.json", "--from", "512", "-o", "out.f32"];
+    for args in [&eval[..], &["bench", "-m", "m.gguf", "-p", "513", "-n", "0", "-r", "1"]] {
+        let ran = folder.run(args);
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        assert_eq!(ran.stderr, "513 positions are more than the 512 that the model was trained for\n", "{ran:?}");
+    }
+    assert_eq!(folder.run(&["bench", "-m", "m.gguf", "-p", "512", "-n", "0", "-r", "1"]).stderr, "");
 }

@@ -1,6 +1,6 @@
 //! `verify` tells what is in a file, and what is wrong with it.
 
-use downshift_engine::testing::{poison, value_at};
+use downshift_engine::testing::{GgufWriter, Stored, poison, value_at};
 
 use crate::support::{Folder, model};
 
@@ -33,4 +33,26 @@ fn what_is_wrong_is_named_and_fails() {
     file.truncate(file.len() - 100);
     check(file, "is truncated");
     check(b"not a model".to_vec(), "is not a GGUF file");
+    let mut file = model(1);
+    let text = value_at(&file, "general.architecture") + 8;
+    file[text..text + 5].copy_from_slice(b"alpha");
+    check(file, "architecture `alpha` is not supported");
+    let mut file = model(1);
+    let number = value_at(&file, "llama.rope.freq_base");
+    file[number..number + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    check(file, "key `llama.rope.freq_base`: number 0 is not finite");
+}
+
+#[test]
+fn parts_of_two_quantizations_are_pointed_out() {
+    let folder = [(0_u16, Stored::Q8_0), (1, Stored::F16)].into_iter().fold(Folder::new(), |folder, (number, stored)| {
+        let part = GgufWriter::new("llama")
+            .raw("split.no", 2, &number.to_le_bytes())
+            .raw("split.count", 2, &2_u16.to_le_bytes())
+            .raw("split.tensors.count", 5, &2_i32.to_le_bytes())
+            .tensor(&format!("blk.{number}.attn_q.weight"), &[32, 2], stored, &[0.5; 64]);
+        folder.with(&format!("m-{:05}-of-00002.gguf", number + 1), part.finish())
+    });
+    let ran = folder.run(&["verify", "m-00001-of-00002.gguf"]);
+    assert!(ran.stdout.contains("part 1 has Q8_0 and part 2 F16: are they of one quantization?"), "{ran:?}");
 }

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use downshift::worker::{
-    self, DeviceMemory, Failure, Input, Launcher, LoadProgress, ModelInfo, ModelSpec, Placement, Request, RequestId, ResidentMemory, Sink,
-    Stats, Subprocess, Worker,
+    self, DeviceMemory, Embedded, Failure, Input, Launcher, LoadProgress, ModelInfo, ModelSpec, Placement, Prompt, Request, RequestId,
+    ResidentMemory, Sink, Stats, Subprocess, Worker,
 };
 use downshift::{Chat, Downshift, KeepAlive, ModelEntry, OnStreamFailure, Settings};
 
@@ -342,7 +342,7 @@ impl Worker for WatchedWorker {
         outcome
     }
 
-    fn embed(&self, inputs: &[String]) -> Result<Vec<Vec<f32>>, Failure> {
+    fn embed(&self, inputs: &[Prompt]) -> Result<Embedded, Failure> {
         self.inner.embed(inputs)
     }
 

@@ -16,9 +16,9 @@ pub struct Measurement {
 }
 
 impl Measurement {
-    /// Tokens a second of each repetition.
+    /// Tokens a second of each repetition, all sequences together.
     pub fn tokens_per_second(&self) -> Vec<f64> {
-        let tokens = (self.test.n_prompt + self.test.n_gen) as f64;
+        let tokens = ((self.test.n_prompt + self.test.n_gen) * self.test.n_parallel) as f64;
         self.seconds.iter().map(|seconds| tokens / seconds).collect()
     }
 }
@@ -42,19 +42,27 @@ pub fn measure(session: &mut Session, test: Test, repetitions: usize, progress: 
 
 /// One repetition from an empty cache; the depth is filled before the clock starts.
 fn run(session: &mut Session, test: Test, tokens: &mut Tokens) -> Result<f64, Error> {
-    let mut sequence = Sequence::default();
-    let outcome = timed(session, &mut sequence, test, tokens);
-    session.release(&mut sequence);
+    let mut sequences: Vec<Sequence> = (0..test.n_parallel).map(|_| Sequence::default()).collect();
+    let outcome = timed(session, &mut sequences, test, tokens);
+    for sequence in &mut sequences {
+        session.release(sequence);
+    }
     outcome
 }
 
-fn timed(session: &mut Session, sequence: &mut Sequence, test: Test, tokens: &mut Tokens) -> Result<f64, Error> {
-    prefill(session, sequence, &tokens.draw(test.n_depth))?;
-    let (prompt, generated) = (tokens.draw(test.n_prompt), tokens.draw(test.n_gen));
+fn timed(session: &mut Session, sequences: &mut [Sequence], test: Test, tokens: &mut Tokens) -> Result<f64, Error> {
+    for sequence in sequences.iter_mut() {
+        prefill(session, sequence, &tokens.draw(test.n_depth))?;
+    }
+    let prompts: Vec<_> = sequences.iter().map(|_| tokens.draw(test.n_prompt)).collect();
+    let generated: Vec<_> = (0..test.n_gen).map(|_| tokens.draw(sequences.len())).collect();
     let start = Instant::now();
-    prefill(session, sequence, &prompt)?;
-    for id in &generated {
-        feed(session, sequence, std::slice::from_ref(id), 0)?;
+    for (sequence, prompt) in sequences.iter_mut().zip(&prompts) {
+        prefill(session, sequence, prompt)?;
+    }
+    for ids in &generated {
+        let feed = |(sequence, id)| Feed { sequence, token_ids: std::slice::from_ref(id), logits_from: 0 };
+        step(session, &mut sequences.iter_mut().zip(ids).map(feed).collect::<Vec<_>>())?;
     }
     Ok(start.elapsed().as_secs_f64())
 }
@@ -64,13 +72,13 @@ fn prefill(session: &mut Session, sequence: &mut Sequence, token_ids: &[u32]) ->
     let n_steps = token_ids.len().div_ceil(session.max_rows());
     for (idx, chunk) in token_ids.chunks(session.max_rows()).enumerate() {
         let logits_from = if idx + 1 == n_steps { chunk.len() - 1 } else { chunk.len() };
-        feed(session, sequence, chunk, logits_from)?;
+        step(session, &mut [Feed { sequence, token_ids: chunk, logits_from }])?;
     }
     Ok(())
 }
 
-fn feed(session: &mut Session, sequence: &mut Sequence, token_ids: &[u32], logits_from: usize) -> Result<(), Error> {
-    session.step(&mut [Feed { sequence, token_ids, logits_from }], &mut |_, logits| {
+fn step(session: &mut Session, feeds: &mut [Feed<'_>]) -> Result<(), Error> {
+    session.step(feeds, &mut |_, logits| {
         std::hint::black_box(logits);
     })
 }

@@ -65,6 +65,7 @@ struct Row<'a> {
     n_prompt: usize,
     n_gen: usize,
     n_depth: usize,
+    n_parallel: usize,
     avg_ns: u64,
     stddev_ns: u64,
     avg_ts: f64,
@@ -127,6 +128,7 @@ impl Report {
             n_prompt: measurement.test.n_prompt,
             n_gen: measurement.test.n_gen,
             n_depth: measurement.test.n_depth,
+            n_parallel: measurement.test.n_parallel,
             avg_ns: mean(&nanoseconds) as u64,
             stddev_ns: deviation(&nanoseconds) as u64,
             avg_ts: mean(&samples_ts),
@@ -159,6 +161,7 @@ impl Report {
             row.n_prompt.to_string(),
             row.n_gen.to_string(),
             row.n_depth.to_string(),
+            row.n_parallel.to_string(),
             row.avg_ns.to_string(),
             row.stddev_ns.to_string(),
             row.avg_ts.to_string(),
@@ -167,7 +170,7 @@ impl Report {
     }
 }
 
-const COLUMNS: [(&str, &str); 16] = [
+const COLUMNS: [(&str, &str); 17] = [
     ("engine", "TEXT"),
     ("model_filename", "TEXT"),
     ("model_type", "TEXT"),
@@ -180,6 +183,7 @@ const COLUMNS: [(&str, &str); 16] = [
     ("n_prompt", "INTEGER"),
     ("n_gen", "INTEGER"),
     ("n_depth", "INTEGER"),
+    ("n_parallel", "INTEGER"),
     ("avg_ns", "INTEGER"),
     ("stddev_ns", "INTEGER"),
     ("avg_ts", "REAL"),
@@ -221,7 +225,7 @@ mod tests {
     }
 
     fn measurement() -> Measurement {
-        Measurement { test: Test { n_prompt: 512, n_gen: 0, n_depth: 64 }, seconds: vec![1.0, 2.0, 4.0] }
+        Measurement { test: Test { n_prompt: 512, n_gen: 0, n_depth: 64, n_parallel: 1 }, seconds: vec![1.0, 2.0, 4.0] }
     }
 
     #[test]

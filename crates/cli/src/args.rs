@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Parser, Subcommand};
+use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 use downshift_bench::Format;
 use downshift_engine::chat_template::WallClock;
 use downshift_worker::{Device, DeviceChoice};
@@ -20,13 +20,44 @@ pub fn parse() -> Args {
 #[command(name = "downshift", version, max_term_width = 120)]
 #[command(after_help = "Example:\n  downshift chat \"What is 17 + 25?\"\n\nEvery command has a --help of its own, with examples.")]
 pub struct Args {
+    #[command(flatten)]
+    pub log: Log,
     #[command(subcommand)]
     pub command: Command,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Log {
+    /// How events are written on stderr
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+    /// The least important events that are written; otherwise $DOWNSHIFT_LOG, or info for serve, else warnings
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub log_level: Option<LogLevel>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// A line for people
+    Text,
+    /// A line of JSON
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    Off,
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Chat(Chat),
+    Serve(Serve),
     Models(Models),
     Plan(Plan),
     Check(Check),
@@ -37,6 +68,7 @@ pub enum Command {
     Bench(Bench),
     Tokenize(Tokenize),
     Template(Template),
+    Embed(Embed),
     Doctor(Doctor),
     /// The child process that runs one model; frames on stdin and stdout
     #[command(hide = true)]
@@ -53,6 +85,7 @@ pub enum Command {
   downshift chat -m Qwen3-0.6B-Q8_0.gguf --system \"Answer in one word.\" \"Capital of France?\"
   git diff | downshift chat --system \"Summarize this change.\"
   downshift chat --json --temperature 0 \"Hello\" | jq .model
+  downshift chat --json-schema '{\"enum\": [\"yes\", \"no\"]}' \"Is water wet?\"
   echo '[{\"role\": \"user\", \"content\": \"Hi\"}]' | downshift chat --messages
   downshift chat")]
 pub struct Chat {
@@ -73,6 +106,12 @@ pub struct Chat {
     /// Makes the answer repeatable
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
+    /// Let the answer be one JSON object
+    #[arg(long, conflicts_with = "json_schema")]
+    pub json_object: bool,
+    /// Let the answer be JSON that is valid under this schema
+    #[arg(long, value_name = "FILE|JSON")]
+    pub json_schema: Option<String>,
     /// Print one line: {model, content, finish_reason, usage, timings, fallback}
     #[arg(long)]
     pub json: bool,
@@ -83,6 +122,51 @@ pub struct Chat {
     #[arg(short, long, value_name = "N", value_parser = positive())]
     pub context: Option<u32>,
     /// auto, cpu, cuda, cuda:N or metal, for every model asked
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<DeviceChoice>,
+    #[command(flatten)]
+    pub config: Config,
+    #[command(flatten)]
+    pub isolation: Isolation,
+}
+
+/// Serve an OpenAI-compatible API, and a page to chat on
+///
+/// Answers on this machine only, unless --host says otherwise. The first Ctrl-C lets running answers end, the second does not.
+/// What happens is told on stderr; DOWNSHIFT_LOG=debug tells more, warn less.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  downshift serve
+  downshift serve -m Qwen3-0.6B-Q8_0.gguf --port 9000 --parallel 4
+  DOWNSHIFT_API_KEY=secret downshift serve --host 0.0.0.0
+  curl localhost:8080/v1/chat/completions -H 'Content-Type: application/json' \\
+    -d '{\"messages\": [{\"role\": \"user\", \"content\": \"What is 17 + 25?\"}]}'")]
+pub struct Serve {
+    /// Address to listen on; 0.0.0.0 is all of this machine's, for which an API key is wise
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub host: String,
+    /// Port to listen on; 0 takes a free one
+    #[arg(short, long, value_name = "PORT", default_value_t = 8080)]
+    pub port: u16,
+    /// The model for requests that name none: a name or alias from models.toml; or a GGUF file, which is then the only model
+    #[arg(short, long, value_name = "NAME|FILE")]
+    pub model: Option<String>,
+    /// What clients must send as `Authorization: Bearer KEY`; $DOWNSHIFT_API_KEY keeps it out of the list of processes
+    #[arg(long, value_name = "KEY")]
+    pub api_key: Option<String>,
+    /// Read the API key from this file
+    #[arg(long, value_name = "FILE", conflicts_with = "api_key")]
+    pub api_key_file: Option<PathBuf>,
+    /// Let web pages of this origin use the server, such as http://localhost:3000; may be repeated, `*` is all of them
+    #[arg(long, value_name = "ORIGIN")]
+    pub cors_origin: Vec<String>,
+    /// Requests that each model answers side by side, sharing its context
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub parallel: Option<u32>,
+    /// Positions of the context, for every model
+    #[arg(short, long, value_name = "N", value_parser = positive())]
+    pub context: Option<u32>,
+    /// auto, cpu, cuda, cuda:N or metal, for every model
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<DeviceChoice>,
     #[command(flatten)]
@@ -117,6 +201,9 @@ pub struct Plan {
     /// Positions of the context, for every model of the chain
     #[arg(short, long, value_name = "N", value_parser = positive())]
     pub context: Option<u32>,
+    /// Print one line: {room, margin_bytes, models, answers}
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub config: Config,
 }
@@ -201,6 +288,7 @@ pub struct Logits {
 #[command(after_help = "Examples:
   downshift bench -m Qwen3-0.6B-Q8_0.gguf
   downshift bench -m chat -p 512,2048 -n 64 -d 0,4096 -r 3 -o jsonl
+  downshift bench -m chat -p 0 -n 64 --parallel 1,4,8
   downshift bench --failover --runs 100")]
 pub struct Bench {
     /// A GGUF file, or a name from models.toml; with --failover the default model unless one is named
@@ -221,6 +309,9 @@ pub struct Bench {
     /// Positions filled before each test
     #[arg(short = 'd', long, value_name = "N", value_delimiter = ',', default_value = "0")]
     pub n_depth: Vec<usize>,
+    /// Sequences that run each test side by side
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub parallel: Vec<u16>,
     /// Workers; by default all cores this process may use
     #[arg(short, long, value_name = "N", value_parser = positive())]
     pub threads: Option<u32>,
@@ -271,6 +362,43 @@ pub struct Template {
     /// What the template takes for the time, as in 2026-01-31T12:00:00Z
     #[arg(long, value_name = "RFC3339", value_parser = wall_clock)]
     pub now: Option<WallClock>,
+}
+
+/// Turn texts into vectors
+///
+/// Reads texts from stdin, one a line, and prints a vector for each: as a line {"index", "embedding"}, as one object in the form
+/// of OpenAI's API, or as raw little-endian f32, row by row. A text that is longer than the model's limit is cut there, as
+/// sentence-transformers does. When another model answers than the one that was asked, one line on stderr says which and why.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  downshift embed -m all-MiniLM-L6-v2/ < lines.txt > vectors.jsonl
+  echo 'a cat' | downshift embed -m embed --format json | jq '.data[0].embedding | length'
+  downshift embed -m embed --format raw < lines.txt > vectors.f32")]
+pub struct Embed {
+    /// Name or alias from models.toml, or a folder with config.json, tokenizer.json, modules.json and *.safetensors
+    #[arg(short, long, value_name = "NAME|FOLDER")]
+    pub model: String,
+    /// What is printed
+    #[arg(short, long, value_name = "FORMAT", default_value = "jsonl")]
+    pub format: VectorFormat,
+    /// auto, cpu, cuda, cuda:N or metal, for every model asked
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<DeviceChoice>,
+    #[command(flatten)]
+    pub config: Config,
+    #[command(flatten)]
+    pub isolation: Isolation,
+}
+
+/// How vectors are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum VectorFormat {
+    /// A line {"index", "embedding"} each
+    Jsonl,
+    /// One object, as OpenAI's API answers
+    Json,
+    /// Little-endian f32, row by row
+    Raw,
 }
 
 /// Show what downshift finds on this machine

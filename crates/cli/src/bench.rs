@@ -16,10 +16,12 @@ pub fn run(args: &args::Bench) -> Result<ExitCode> {
         n_prompt: args.n_prompt.clone(),
         n_gen: args.n_gen.clone(),
         n_depth: args.n_depth.clone(),
+        n_parallel: args.parallel.iter().map(|&n| usize::from(n)).collect(),
         repetitions: args.repetitions as usize,
     };
     let path = setup::model_file(name, &args.config)?;
     let model = Model::open(&path).map_err(|error| terminal::about(&path, error))?;
+    terminal::note_if_untrained(plan.context(), model.config());
     let options = LoadOptions {
         device: args.device,
         context: u32::try_from(plan.context().max(1)).context("more tokens than any context has")?,

@@ -2,26 +2,30 @@
 
 use std::io::{self, IsTerminal, Write, stdin, stdout};
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use downshift::{Attempt, Downshift, Message, Refused, SamplingParams};
+use downshift::{Attempt, Downshift, Message, Refused, ResponseFormat, SamplingParams};
 use downshift_scheduler::{Answer, Event, Options, Submission};
 use downshift_worker::{Input, Request, RequestId};
 use serde_json::{Value, json};
 
 use crate::setup::{self, Overrides};
-use crate::terminal::{self, Progress};
+use crate::terminal::{self, DIM, Progress};
 use crate::{args, repl};
 
 /// Longer prompts fit no context.
 const MAX_PROMPT_BYTES: u64 = 64 << 20;
+/// Longer schemas are refused by every model.
+const MAX_SCHEMA_BYTES: u64 = 1 << 20;
 
 pub fn run(args: &args::Chat) -> Result<ExitCode> {
-    let overrides = Overrides { context: args.context, device: args.device, in_process: args.isolation.in_process };
+    let overrides = Overrides { context: args.context, device: args.device, in_process: args.isolation.in_process, ..Overrides::default() };
     let setup = setup::engine(args.model.as_deref(), &args.config, overrides)?;
     let sampling = SamplingParams { temperature: args.temperature, seed: args.seed, ..SamplingParams::default() };
-    let asker = Asker { engine: setup.engine, model: setup.model, sampling, max_tokens: args.max_tokens };
+    let format = format(args)?;
+    let asker = Asker { engine: setup.engine, model: setup.model, sampling, max_tokens: args.max_tokens, format };
     let messages = if args.messages {
         conversation()?
     } else {
@@ -30,6 +34,18 @@ pub fn run(args: &args::Chat) -> Result<ExitCode> {
         system.into_iter().chain([Message::user(prompt)]).collect()
     };
     if args.json { once_as_json(&asker, messages) } else { once(&asker, messages) }
+}
+
+/// What the answer is to look like.
+fn format(args: &args::Chat) -> Result<ResponseFormat> {
+    let Some(given) = &args.json_schema else {
+        return Ok(if args.json_object { ResponseFormat::JsonObject } else { ResponseFormat::Text });
+    };
+    let is_json = given.trim_start().starts_with(['{', '[']) || matches!(given.trim(), "true" | "false");
+    let text = if is_json { given.clone() } else { terminal::read_file(Path::new(given), MAX_SCHEMA_BYTES)? };
+    let schema = serde_json::from_str(&text)
+        .with_context(|| if is_json { "--json-schema is not valid JSON".to_owned() } else { format!("{given} is not valid JSON") })?;
+    Ok(ResponseFormat::JsonSchema(schema))
 }
 
 /// The prompt, or `None` where a person waits at the terminal.
@@ -69,7 +85,7 @@ fn once(asker: &Asker, messages: Vec<Message>) -> Result<ExitCode> {
 fn once_as_json(asker: &Asker, messages: Vec<Message>) -> Result<ExitCode> {
     let mut hearing = Hearing::new(false);
     let (line, code) = match asker.submit(asker.next_id(), messages, &mut hearing) {
-        Ok(answer) => (reply_json(answer, hearing.content), ExitCode::SUCCESS),
+        Ok(answer) => (reply_json(answer, hearing.content, hearing.reasoning), ExitCode::SUCCESS),
         Err(refused) => {
             refusal(&refused);
             (refusal_json(&refused), ExitCode::FAILURE)
@@ -86,6 +102,7 @@ pub struct Asker {
     pub model: Option<String>,
     pub sampling: SamplingParams,
     pub max_tokens: Option<u32>,
+    pub format: ResponseFormat,
 }
 
 /// What was shown, and how it ended.
@@ -108,7 +125,8 @@ impl Asker {
         let mut hearing = Hearing::new(true);
         let outcome = self.submit(id, messages, &mut hearing);
         hearing.written?;
-        if !hearing.content.is_empty() && !hearing.content.ends_with('\n') {
+        let thought = hearing.to_terminal && hearing.content.is_empty() && !hearing.reasoning.is_empty();
+        if thought || !(hearing.content.is_empty() || hearing.content.ends_with('\n')) {
             writeln!(stdout().lock())?;
         }
         Ok(Shown { content: hearing.content, outcome })
@@ -116,7 +134,8 @@ impl Asker {
 
     fn submit(&self, id: RequestId, messages: Vec<Message>, hearing: &mut Hearing) -> Result<Answer, Refused> {
         let input = Input::chat(messages);
-        let request = Request { sampling: self.sampling.clone(), max_tokens: self.max_tokens, ..Request::new(id, input) };
+        let (sampling, format) = (self.sampling.clone(), self.format.clone());
+        let request = Request { sampling, max_tokens: self.max_tokens, format, ..Request::new(id, input) };
         let options = Options { stream: hearing.streams, ..Options::default() };
         let submission = Submission { request, models: self.model.iter().cloned().collect(), options };
         self.engine.scheduler().submit(submission, &mut |event| hearing.hear(event))
@@ -130,13 +149,14 @@ struct Hearing {
     progress: Option<Progress>,
     failed: Vec<Attempt>,
     content: String,
+    reasoning: String,
     written: io::Result<()>,
 }
 
 impl Hearing {
     fn new(streams: bool) -> Self {
         let to_terminal = stdout().is_terminal();
-        Self { streams, to_terminal, progress: None, failed: Vec::new(), content: String::new(), written: Ok(()) }
+        Self { streams, to_terminal, progress: None, failed: Vec::new(), content: String::new(), reasoning: String::new(), written: Ok(()) }
     }
 
     fn hear(&mut self, event: Event<'_>) -> ControlFlow<()> {
@@ -158,10 +178,11 @@ impl Hearing {
                 self.announce(&format!("{to} goes on where {from} broke off"));
             }
             Event::Delta(delta) => {
-                self.content.push_str(&delta.text);
                 if self.streams {
-                    self.written = self.show(&delta.text);
+                    self.written = self.think(&delta.reasoning).and_then(|()| self.show(&delta.text));
                 }
+                self.reasoning.push_str(&delta.reasoning);
+                self.content.push_str(&delta.text);
             }
         }
         if self.written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
@@ -178,17 +199,35 @@ impl Hearing {
         terminal::note(&format!("{apart}{what}: {}", reasons.join("; ")));
     }
 
+    /// Thoughts are for a person who watches, and no part of the answer.
+    fn think(&self, text: &str) -> io::Result<()> {
+        if self.to_terminal && !text.is_empty() {
+            let mut out = anstream::stdout().lock();
+            write!(out, "{DIM}{}{DIM:#}", tame(text))?;
+            out.flush()?;
+        }
+        Ok(())
+    }
+
     fn show(&self, text: &str) -> io::Result<()> {
+        if text.is_empty() {
+            return Ok(());
+        }
         let mut out = stdout().lock();
         if self.to_terminal {
-            // What a model says must not steer the terminal.
-            let tame = |c: char| if c.is_control() && !matches!(c, '\n' | '\t') { char::REPLACEMENT_CHARACTER } else { c };
-            write!(out, "{}", text.chars().map(tame).collect::<String>())?;
+            let apart = if self.content.is_empty() && !self.reasoning.is_empty() { "\n\n" } else { "" };
+            write!(out, "{apart}{}", tame(text))?;
         } else {
             out.write_all(text.as_bytes())?;
         }
         out.flush()
     }
+}
+
+/// What a model says must not steer the terminal.
+fn tame(text: &str) -> String {
+    let tame = |c: char| if c.is_control() && !matches!(c, '\n' | '\t') { char::REPLACEMENT_CHARACTER } else { c };
+    text.chars().map(tame).collect()
 }
 
 /// Says why nobody answered, with every attempt.
@@ -207,7 +246,7 @@ pub fn refusal(refused: &Refused) {
     }
 }
 
-fn reply_json(answer: Answer, content: String) -> Value {
+fn reply_json(answer: Answer, content: String, reasoning: String) -> Value {
     let (usage, timings) = (answer.output.usage, answer.output.timings);
     let mut reply = json!({
         "model": answer.model,
@@ -228,6 +267,9 @@ fn reply_json(answer: Answer, content: String) -> Value {
             "predicted_per_second": per_second(timings.predicted_n, timings.predicted_ms),
         },
     });
+    if !reasoning.is_empty() {
+        reply["reasoning"] = json!(reasoning);
+    }
     if let Some(fallback) = answer.fallback {
         reply["fallback"] = json!(fallback);
     }

@@ -58,6 +58,10 @@ fn load(args: &args::Logits, n_tokens: usize) -> Result<Session> {
         Some(context) => context,
         None => u32::try_from(n_tokens).context("more tokens than any context has")?,
     };
+    if n_tokens > context as usize {
+        bail!("the context of {context} positions is full: there are {n_tokens} tokens");
+    }
+    terminal::note_if_untrained(n_tokens, model.config());
     let options = LoadOptions { device: args.device, context, ..LoadOptions::default() };
     let progress = Mutex::new(Progress::new(format!("loading {}", file.display())));
     let told = |done, total| {

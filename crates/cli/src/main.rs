@@ -7,10 +7,13 @@ mod bench;
 mod chat;
 mod check;
 mod doctor;
+mod embed;
 mod eval;
+mod log;
 mod models;
 mod plan;
 mod repl;
+mod serve;
 mod setup;
 mod template;
 mod terminal;
@@ -35,9 +38,11 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> anyhow::Result<ExitCode> {
+    log::start(&args)?;
     setup::check_isa()?;
     match args.command {
         Command::Chat(args) => chat::run(&args),
+        Command::Serve(args) => serve::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Check(args) => check::run(&args),
@@ -46,6 +51,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Bench(args) => bench::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Template(args) => template::run(&args),
+        Command::Embed(args) => embed::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Worker => Ok(downshift_worker::serve(Faulty::from_env(downshift_engine::InProcess)?)),
     }

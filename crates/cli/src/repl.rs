@@ -1,7 +1,7 @@
 //! The conversation of `downshift chat` on a terminal: lines with history, /commands, and answers that Ctrl-C stops.
 
 use std::env;
-use std::io::{Write, stdout};
+use std::io::{ErrorKind, Write, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -72,6 +72,10 @@ fn read_line(editor: &mut Editor<(), DefaultHistory>) -> Result<Option<String>> 
             },
             Err(ReadlineError::Interrupted) => text.clear(),
             Err(ReadlineError::Eof) => return Ok(None),
+            Err(ReadlineError::Io(error)) if error.kind() == ErrorKind::InvalidData => {
+                terminal::note("that was not UTF-8; the line was dropped");
+                text.clear();
+            }
             Err(error) => return Err(error).context("the terminal cannot be read"),
         }
     }

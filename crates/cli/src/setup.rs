@@ -9,7 +9,7 @@ use downshift_engine::Isa;
 use downshift_scheduler::config::{self as places, Candidate};
 use downshift_worker::{DeviceChoice, Faults, Subprocess};
 
-use crate::args;
+use crate::{args, log};
 
 /// The models to ask, and the one that a request names; `None` leaves that to models.toml.
 pub struct Setup {
@@ -22,6 +22,8 @@ pub struct Setup {
 pub struct Overrides {
     pub context: Option<u32>,
     pub device: Option<DeviceChoice>,
+    /// Requests that each model answers side by side.
+    pub parallel: Option<u32>,
     /// Run models in this process, whatever models.toml says.
     pub in_process: bool,
 }
@@ -31,15 +33,15 @@ pub fn engine(model: Option<&str>, config: &args::Config, overrides: Overrides) 
     let (model, settings, entries) = match model.filter(|model| is_file(model)) {
         Some(file) => (None, Settings::default(), vec![ModelEntry::new(ModelSpec::from_path(file))]),
         None => {
-            let config = Config::from_file(&find(config)?)?;
+            let config = Config::from_file(&find_for(model, config)?)?;
             (model.map(str::to_owned), config.settings.clone(), config.models().to_vec())
         }
     };
     Faults::from_env()?;
     let mut builder = Downshift::builder();
     if settings.isolate && !overrides.in_process {
-        builder =
-            builder.launcher(Subprocess::this_program().context("worker processes cannot be started; try --in-process")?.arg("worker"));
+        let program = Subprocess::this_program().context("worker processes cannot be started; try --in-process")?;
+        builder = builder.launcher(program.arg("worker").env(log::VARIABLE, log::level()));
     }
     for entry in entries {
         builder = builder.entry(ModelEntry { spec: overrides.apply(entry.spec.clone()), ..entry });
@@ -74,7 +76,7 @@ pub fn model_file(model: &str, config: &args::Config) -> Result<PathBuf> {
     if is_file(model) {
         return Ok(model.into());
     }
-    let config = Config::from_file(&find(config)?)?;
+    let config = Config::from_file(&find_for(Some(model), config)?)?;
     let index = config.index_of(model).ok_or_else(|| no_such_model(model, &config))?;
     Ok(config.models()[index].spec.path.clone())
 }
@@ -101,6 +103,15 @@ pub fn find(config: &args::Config) -> Result<PathBuf> {
     )
 }
 
+/// As [`find`], for a name that is no file's.
+fn find_for(model: Option<&str>, config: &args::Config) -> Result<PathBuf> {
+    let found = find(config);
+    match model {
+        Some(model) => found.with_context(|| format!("there is no file `{model}`")),
+        None => found,
+    }
+}
+
 /// The places where models.toml is looked for.
 pub fn candidates(config: &args::Config) -> Result<Vec<Candidate>> {
     let current = env::current_dir().context("the current folder is gone")?;
@@ -112,7 +123,9 @@ pub fn candidates(config: &args::Config) -> Result<Vec<Candidate>> {
 fn is_file(model: &str) -> bool {
     let path = Path::new(model);
     let in_a_folder = path.components().count() > 1 && path.exists();
-    path.is_file() || in_a_folder || path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+    let is_path = path.is_absolute() || ["./", "../", "~/"].iter().any(|start| model.starts_with(start)) || matches!(model, "." | "..");
+    let is_gguf = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+    path.is_file() || in_a_folder || is_path || is_gguf || path.join("modules.json").is_file()
 }
 
 impl Overrides {
@@ -122,6 +135,7 @@ impl Overrides {
             spec.min_context = context;
         }
         spec.device = self.device.unwrap_or(spec.device);
+        spec.parallel = self.parallel.unwrap_or(spec.parallel);
         spec
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
 use anyhow::{Context, Result, bail};
+use downshift_engine::ModelConfig;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Style of what is said in passing.
@@ -33,6 +34,13 @@ pub fn error(error: &anyhow::Error) {
 pub fn about(file: &Path, error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Error {
     let file = file.display().to_string();
     if error.to_string().contains(&file) { error.into() } else { anyhow::Error::new(error).context(file) }
+}
+
+/// Says that a model is run over more positions than it was trained for.
+pub fn note_if_untrained(positions: usize, config: &ModelConfig) {
+    if positions > config.context_train as usize {
+        note(&format!("{positions} positions are more than the {} that the model was trained for", config.context_train));
+    }
 }
 
 /// One line in passing.

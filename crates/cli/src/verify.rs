@@ -1,5 +1,6 @@
 //! `downshift verify`: everything that can be known of one GGUF file by reading it, and what is wrong with it.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -7,6 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use downshift_engine::verify::{Report, verify};
+use downshift_engine::weights::gguf::TensorInfo;
 use downshift_engine::{Error, Model, PromptBuilder};
 use downshift_worker::{KvType, ModelSpec};
 use indicatif::{BinaryBytes, HumanCount};
@@ -49,7 +51,26 @@ fn write_structure(out: &mut impl Write, report: &Report) -> Result<()> {
         let (elements, size) = (HumanCount(ty.n_elements), BinaryBytes(ty.size_bytes));
         writeln!(out, "tensors       {} of {name}, {elements} elements, {size}", ty.n_tensors)?;
     }
+    if let Some(warning) = mixed_parts(report) {
+        writeln!(out, "{DIM}              {warning}{DIM:#}")?;
+    }
     Ok(())
+}
+
+/// Parts of a split file are told apart by number alone: one of another quantization fits too. It shows where the layers in one
+/// part have no type in common with those in another, which can also be meant.
+fn mixed_parts(report: &Report) -> Option<String> {
+    let types = |part: usize| -> BTreeSet<&str> {
+        let of_layers = |tensor: &&TensorInfo| tensor.shard() == part && tensor.dims.len() > 1 && tensor.name.starts_with("blk.");
+        report.header.tensors().filter(of_layers).filter_map(|tensor| Some(tensor.layout()?.name)).collect()
+    };
+    let listed = |types: &BTreeSet<&str>| types.iter().copied().collect::<Vec<_>>().join(", ");
+    let first = types(0);
+    (1..report.header.shards().len()).find_map(|part| {
+        let other = types(part);
+        let apart = !first.is_empty() && !other.is_empty() && first.is_disjoint(&other);
+        apart.then(|| format!("part 1 has {} and part {} {}: are they of one quantization?", listed(&first), part + 1, listed(&other)))
+    })
 }
 
 fn write_words(out: &mut impl Write, report: &Report, findings: &mut Vec<String>) -> Result<()> {
@@ -89,7 +110,8 @@ fn write_model(out: &mut impl Write, file: &Path, context: Option<u32>, report: 
             }
         }
         Err(error @ (Error::UnsupportedArchitecture { .. } | Error::UnsupportedType { .. })) => {
-            writeln!(out, "model         not one that downshift runs: {error}")?;
+            writeln!(out, "model         not one that downshift runs")?;
+            findings.push(error.to_string());
         }
         Err(error) => findings.push(error.to_string()),
     }

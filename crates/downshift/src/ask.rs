@@ -47,7 +47,7 @@ pub type Embed = Ask<Texts>;
 
 /// The texts of an [`Embed`].
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Texts(Vec<String>);
+pub struct Texts(Vec<Prompt>);
 
 /// The turns of a [`Chat`].
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -142,10 +142,16 @@ impl Completion {
 impl Embed {
     /// Asks for one vector per text.
     pub fn texts<T: Into<String>>(texts: impl IntoIterator<Item = T>) -> Self {
-        Self { input: Texts(texts.into_iter().map(Into::into).collect()), ..Self::default() }
+        Self { input: Texts(texts.into_iter().map(|text| Prompt::Text(text.into())).collect()), ..Self::default() }
     }
 
-    pub(crate) fn into_parts(self) -> (Vec<String>, Vec<String>, Options) {
+    /// Asks for one vector per list of token ids of the model's own vocabulary, which are read as they are; other models are
+    /// skipped.
+    pub fn tokens<T: Into<Vec<u32>>>(inputs: impl IntoIterator<Item = T>) -> Self {
+        Self { input: Texts(inputs.into_iter().map(|token_ids| Prompt::Tokens(token_ids.into())).collect()), ..Self::default() }
+    }
+
+    pub(crate) fn into_parts(self) -> (Vec<Prompt>, Vec<String>, Options) {
         (self.input.0, self.models, self.options)
     }
 }
@@ -199,7 +205,7 @@ impl<I> Ask<I> {
         self
     }
 
-    /// Ends the answer before this string; several may be given.
+    /// Ends the answer before this string; several may be given. They are looked for in the content, not in thoughts or calls.
     pub fn stop(mut self, text: impl Into<String>) -> Self {
         self.stop.push(text.into());
         self
@@ -223,7 +229,14 @@ impl<I> Ask<I> {
         self
     }
 
-    /// What the answer must look like: JSON, JSON under a schema, a sentence of a grammar.
+    /// What the answer must look like: JSON, JSON under a schema, a sentence of a grammar. Tokens that would break it are never
+    /// drawn; an answer that `max_tokens` cuts short is the beginning of one. A model that thinks does so freely before.
+    ///
+    /// ```
+    /// use downshift::{Chat, ResponseFormat};
+    /// let schema = serde_json::json!({"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]});
+    /// let chat = Chat::from("Where is the Louvre?").format(ResponseFormat::JsonSchema(schema));
+    /// ```
     pub fn format(mut self, format: ResponseFormat) -> Self {
         self.format = format;
         self

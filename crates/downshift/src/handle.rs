@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use downshift_scheduler::{Answer, Config, Scheduler};
-use downshift_worker::{Input, RequestId};
+use downshift_worker::{Input, RequestId, Usage};
 
 use crate::Error;
 use crate::ask::{Ask, Chat, Completion, Embed};
@@ -55,6 +55,11 @@ impl Downshift {
     /// What chooses among the models: states, counters, unloading.
     pub fn scheduler(&self) -> &Scheduler {
         &self.scheduler
+    }
+
+    /// The same, to be kept: a server holds it.
+    pub fn share_scheduler(&self) -> Arc<Scheduler> {
+        self.scheduler.clone()
     }
 
     /// What models.toml says.
@@ -186,7 +191,8 @@ impl Downshift {
     fn vectors(&self, id: RequestId, texts: Embed) -> Result<Embeddings, Error> {
         let (inputs, models, options) = texts.into_parts();
         let Answer { model, device, output, retries, fallback } = self.scheduler.embed(id, inputs, models, options)?;
-        Ok(Embeddings { model, device, vectors: output, retries, fallback })
+        let usage = Usage { prompt_tokens: output.prompt_tokens, completion_tokens: 0 };
+        Ok(Embeddings { model, device, vectors: output.vectors, usage, retries, fallback })
     }
 
     fn pending<I: Into<Input>>(&self, ask: Ask<I>) -> Pending<Reply> {

@@ -66,5 +66,5 @@ pub use downshift_worker::{
 pub use error::Error;
 pub use handle::Downshift;
 pub use pending::Pending;
-pub use reply::{Continued, Embeddings, Piece, Reply};
+pub use reply::{Continued, Embeddings, Piece, Reply, ToolCall};
 pub use stream::{ReplyStream, Update};

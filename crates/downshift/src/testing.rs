@@ -8,8 +8,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
 use downshift_worker::{
-    Completion, Delta, Failure, FailureKind, FinishReason, Footprint, Input, Launcher, LoadProgress, ModelInfo, ModelKind, ModelSpec,
-    Placement, Request, RequestId, Resume, Sink, Stage, Stats, Timings, Usage, Worker,
+    Completion, Delta, Embedded, Failure, FailureKind, FinishReason, Footprint, Input, Launcher, LoadProgress, ModelInfo, ModelKind,
+    ModelSpec, Placement, Prompt, Request, RequestId, Resume, Sink, Stage, Stats, Timings, Usage, Worker,
 };
 
 /// A launcher whose models say what they were told to say, word by word. A model without a script answers with its name.
@@ -71,7 +71,9 @@ impl Launcher for Scripted {
             dtype: "F32".to_owned(),
             context_train: 4096,
             vocab_size: 256,
+            dimension: None,
             has_chat_template: true,
+            calls_tools: true,
             footprint: Footprint::default(),
         })
     }
@@ -121,9 +123,14 @@ impl Worker for ScriptedWorker {
         Ok(Completion { finish_reason, usage, timings: Timings::default() })
     }
 
-    fn embed(&self, inputs: &[String]) -> Result<Vec<Vec<f32>>, Failure> {
+    fn embed(&self, inputs: &[Prompt]) -> Result<Embedded, Failure> {
         if let Script::Embeds = self.script {
-            return Ok(inputs.iter().map(|text| vec![text.len() as f32, 1.0]).collect());
+            let length = |input: &Prompt| match input {
+                Prompt::Text(text) => text.len(),
+                Prompt::Tokens(token_ids) => token_ids.len(),
+            };
+            let vectors = inputs.iter().map(|input| vec![length(input) as f32, 1.0]).collect();
+            return Ok(Embedded { vectors, prompt_tokens: inputs.iter().map(length).sum::<usize>() as u32 });
         }
         Err(Failure::new(FailureKind::CannotDo, Stage::Admission, "this model makes text and no vectors"))
     }

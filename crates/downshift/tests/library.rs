@@ -220,7 +220,7 @@ fn vectors_come_blocking_and_async_from_models_of_one_space() {
     let engine = Downshift::builder().entry(entry("first")).entry(entry("second")).model("other", "o").launcher(models).build().unwrap();
     let found = engine.embed(["a", "abc"]).unwrap();
     assert_eq!((found.model.as_str(), found.vectors.as_slice()), ("second", &[vec![1.0, 1.0], vec![3.0, 1.0]][..]));
-    assert_eq!(found.fallback.unwrap().attempts.len(), 1);
+    assert_eq!((found.usage.prompt_tokens, found.fallback.unwrap().attempts.len()), (4, 1));
     assert_eq!(block_on(engine.embed_async("abc")).unwrap().vectors, [[3.0, 1.0]]);
     let refused = engine.embed(Embed::texts(["a"]).models(["first", "other"])).unwrap_err();
     assert_eq!(refused.attempts()[1].kind, FailureKind::CannotDo);

@@ -1,67 +1,143 @@
-//! One answer in the making: tokens become text, stop strings end it, and the sink gets whole characters.
+//! One answer in the making: tokens become text, the text thoughts, content and calls; stop strings end the content, and the
+//! sink gets whole characters.
 
 use std::time::Instant;
 
 use downshift_worker::{Completion, Delta, Failure, FailureKind, FinishReason, Request, Resume, Sink, Stage, Timings, TokenLogprob, Usage};
 
 use crate::error::Error;
+use crate::output::{Piece, Splitter};
 use crate::prompt::PromptBuilder;
-use crate::sampler::{StopMatcher, StopStep};
+use crate::sampler::StopMatcher;
 use crate::tokenizer::Detokenizer;
 
 /// The state of one request on the caller's side.
 pub(crate) struct Answer<'a> {
     detokenizer: Detokenizer<'a>,
+    splitter: Splitter,
+    /// Of the content; thoughts and calls are not searched.
     stops: StopMatcher,
+    stopped: bool,
     held: Delta,
-    /// Bytes that an earlier attempt has shown and that are not sent again.
-    shown_bytes: usize,
+    skip: Skip,
     prompt_tokens: u32,
     n_generated: u32,
     n_resumed: u32,
+    n_cached: u32,
     admitted: Instant,
     first_token: Option<Instant>,
     last_token: Option<Instant>,
 }
 
+/// Bytes that an earlier attempt has shown and that are not sent again.
+#[derive(Default)]
+struct Skip {
+    /// Of anything, in order.
+    any: usize,
+    reasoning: usize,
+    text: usize,
+}
+
 impl<'a> Answer<'a> {
     /// # Errors
     /// Stop strings that are empty or too long.
-    pub fn new(prompts: &'a PromptBuilder, request: &Request, prompt: &[u32], resumed: &[u32]) -> Result<Self, Error> {
+    pub fn new(prompts: &'a PromptBuilder, splitter: Splitter, request: &Request, prompt: &[u32], resumed: &[u32]) -> Result<Self, Error> {
+        let continues_text = matches!(request.resume, Some(Resume::Text { .. }));
+        let previous = resumed.last().filter(|_| continues_text).or(prompt.last()).copied();
         let mut answer = Self {
-            detokenizer: Detokenizer::new(prompts.tokenizer(), prompt.last().copied()),
+            detokenizer: Detokenizer::new(prompts.tokenizer(), previous).showing(&prompts.dialect().shown),
+            splitter,
             stops: StopMatcher::new(request.stop.clone())?,
+            stopped: false,
             held: Delta::default(),
-            shown_bytes: 0,
+            skip: Skip::default(),
             prompt_tokens: prompt.len() as u32,
             n_generated: resumed.len() as u32,
             n_resumed: resumed.len() as u32,
+            n_cached: 0,
             admitted: Instant::now(),
             first_token: None,
             last_token: None,
         };
-        if let Some(Resume::Tokens { shown_bytes, .. }) = &request.resume {
-            answer.shown_bytes = *shown_bytes;
-            for &id in resumed {
-                let matched = answer.matched(id);
-                answer.held.text.push_str(&matched.text);
+        match &request.resume {
+            None => {}
+            Some(Resume::Tokens { shown_bytes, .. }) => {
+                answer.skip.any = *shown_bytes;
+                for &id in resumed {
+                    answer.read(id);
+                }
             }
-            let shown = answer.shown_bytes.min(answer.held.text.len());
-            answer.held.text.drain(..shown);
+            Some(Resume::Text { text, reasoning, .. }) => {
+                answer.skip = Skip { any: 0, reasoning: reasoning.len(), text: text.len() };
+                let mut pieces = Vec::new();
+                answer.splitter.resume(reasoning, text, &mut pieces);
+                answer.take(pieces);
+                answer.held = Delta::default();
+            }
         }
         Ok(answer)
     }
 
-    /// The text that `id` completes, as far as it can be no stop string.
-    fn matched(&mut self, id: u32) -> StopStep {
+    /// Takes the text that `id` completes apart, and holds what may be shown.
+    fn read(&mut self, id: u32) {
         let mut text = String::new();
         self.detokenizer.push(id, &mut text);
-        self.stops.push(&text)
+        let mut pieces = Vec::new();
+        if !text.is_empty() {
+            self.splitter.push(&text, &mut pieces);
+        }
+        self.take(pieces);
+    }
+
+    fn take(&mut self, pieces: Vec<Piece>) {
+        for piece in pieces {
+            if self.stopped {
+                return;
+            }
+            match piece {
+                Piece::Reasoning(mut text) => {
+                    self.skip.any -= cut(&mut text, self.skip.any);
+                    self.skip.reasoning -= cut(&mut text, self.skip.reasoning);
+                    self.held.reasoning.push_str(&text);
+                }
+                Piece::Text(text) => {
+                    let step = self.stops.push(&text);
+                    self.stopped = step.stopped.is_some();
+                    self.hold_text(step.text);
+                }
+                Piece::Call(mut call) => {
+                    // No stop string goes on behind a call.
+                    let text = self.stops.finish();
+                    self.hold_text(text);
+                    if let Some(name) = call.name.take_if(|name| self.skip.any >= name.len()) {
+                        self.skip.any -= name.len();
+                    }
+                    self.skip.any -= cut(&mut call.arguments, self.skip.any);
+                    match self.held.tool_calls.last_mut() {
+                        _ if call.name.is_none() && call.arguments.is_empty() => {}
+                        Some(last) if last.index == call.index => last.arguments.push_str(&call.arguments),
+                        _ => self.held.tool_calls.push(call),
+                    }
+                }
+            }
+        }
+    }
+
+    fn hold_text(&mut self, mut text: String) {
+        self.skip.any -= cut(&mut text, self.skip.any);
+        self.skip.text -= cut(&mut text, self.skip.text);
+        self.held.text.push_str(&text);
     }
 
     /// How far the answer has come.
     pub fn stage(&self) -> Stage {
         if self.first_token.is_none() { Stage::Prefill } else { Stage::Decode }
+    }
+
+    /// The prompt is computed, but for this many tokens that the cache held.
+    pub fn prefilled(&mut self, n_cached: usize) -> Result<Option<Completion>, Failure> {
+        self.n_cached = n_cached as u32;
+        Ok(None)
     }
 
     /// Takes a token that was drawn `at` this time; the completion where it ended the answer.
@@ -75,27 +151,30 @@ impl<'a> Answer<'a> {
         self.first_token.get_or_insert(at);
         self.last_token = Some(at);
         self.n_generated += 1;
-        let matched = self.matched(id);
-        self.held.text.push_str(&matched.text);
+        self.read(id);
         self.held.token_ids.push(id);
         self.held.logprobs.extend(logprob);
         self.send(sink)?;
-        Ok(matched.stopped.map(|_| self.finish(FinishReason::Stop)))
+        Ok(self.stopped.then(|| self.finish(FinishReason::Stop)))
     }
 
     /// The model has ended the answer: what was held back is sent.
     pub fn end(&mut self, reason: FinishReason, sink: &mut dyn Sink) -> Result<Option<Completion>, Failure> {
         let mut rest = String::new();
         self.detokenizer.finish(&mut rest);
-        let matched = self.stops.push(&rest);
-        self.held.text.push_str(&matched.text);
-        if matched.stopped.is_none() {
-            self.held.text.push_str(&self.stops.finish());
+        let mut pieces = Vec::new();
+        self.splitter.push(&rest, &mut pieces);
+        self.splitter.finish(&mut pieces);
+        self.take(pieces);
+        if !self.stopped {
+            let text = self.stops.finish();
+            self.hold_text(text);
         }
-        if !self.held.text.is_empty() {
+        if self.held.is_shown() {
             self.send(sink)?;
         }
-        Ok(Some(self.finish(reason)))
+        let called = reason == FinishReason::Stop && self.splitter.has_calls();
+        Ok(Some(self.finish(if called { FinishReason::ToolCalls } else { reason })))
     }
 
     /// The summary.
@@ -105,8 +184,8 @@ impl<'a> Answer<'a> {
             finish_reason,
             usage: Usage { prompt_tokens: self.prompt_tokens, completion_tokens: self.n_generated },
             timings: Timings {
-                cache_n: 0,
-                prompt_n: self.prompt_tokens + self.n_resumed,
+                cache_n: self.n_cached,
+                prompt_n: self.prompt_tokens + self.n_resumed - self.n_cached,
                 prompt_ms: (first - self.admitted).as_secs_f64() * 1e3,
                 predicted_n: self.n_generated - self.n_resumed,
                 predicted_ms: self.last_token.map_or(0.0, |last| (last - first).as_secs_f64() * 1e3),
@@ -120,4 +199,11 @@ impl<'a> Answer<'a> {
         }
         Ok(())
     }
+}
+
+/// Takes up to `n` bytes off the front of `text`, whole characters; how many it were.
+fn cut(text: &mut String, n: usize) -> usize {
+    let end = text.floor_char_boundary(n.min(text.len()));
+    text.drain(..end);
+    end
 }

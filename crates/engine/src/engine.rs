@@ -100,7 +100,9 @@ impl Model {
             dtype: footprint::main_dtype(&self.gguf),
             context_train: self.config.context_train,
             vocab_size: self.config.n_vocab as u32,
+            dimension: None,
             has_chat_template: metadata.string("tokenizer.chat_template")?.is_some(),
+            calls_tools: false,
             footprint: self.footprint(kv_type),
         })
     }

@@ -3,6 +3,7 @@
 use crate::chat_template::TemplateError;
 use crate::tokenizer::TokenizerError;
 use crate::weights::GgufError;
+use crate::weights::gguf::shown;
 
 /// An error of the engine. One lower-case sentence each; the source is kept.
 #[derive(Debug, thiserror::Error)]
@@ -11,7 +12,7 @@ pub enum Error {
     #[error(transparent)]
     Gguf(#[from] GgufError),
     /// `general.architecture` is none of the table.
-    #[error("architecture `{found}` is not supported; known are {known}")]
+    #[error("architecture {} is not supported; known are {known}", shown(found))]
     UnsupportedArchitecture {
         /// What the file says.
         found: String,
@@ -58,6 +59,26 @@ pub enum Error {
         /// The type of the part.
         found: String,
     },
+    /// A folder of several files cannot be used as a model.
+    #[error(transparent)]
+    Folder(#[from] crate::embedder::FolderError),
+    /// A text has more tokens than its model has positions, and is not to be cut.
+    #[error("the input of {needed} tokens exceeds the {limit} positions of the model")]
+    InputTooLong {
+        /// Tokens of the text.
+        needed: usize,
+        /// Tokens it may have.
+        limit: usize,
+    },
+    /// A list of token ids has none.
+    #[error("the input has no token ids")]
+    EmptyInput,
+    /// The tokenizer refuses a text.
+    #[error("the input cannot be read: {0}")]
+    Unreadable(String),
+    /// NaN or infinity in a vector.
+    #[error("a vector is not finite: the weights or the computation are broken")]
+    NonFiniteVector,
     /// A file beside the model, such as a chat template, cannot be read.
     #[error("cannot read {path}: {source}")]
     Read {
@@ -97,6 +118,23 @@ pub enum Error {
     /// A sampling parameter is out of range.
     #[error(transparent)]
     Sampling(#[from] crate::sampler::InvalidParameter),
+    /// What the answer is to look like cannot be done: a bad schema or grammar, or one that is too large.
+    #[error("{what}: {reason}")]
+    Format {
+        /// Where the fault is: `response_format`, `tools` or `tool_choice`.
+        what: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The model cannot do what is asked.
+    #[error("{reason}")]
+    CannotDo {
+        /// Why.
+        reason: String,
+    },
+    /// A grammar allowed no token.
+    #[error(transparent)]
+    Constraint(#[from] crate::sampler::ConstraintError),
     /// The device is not built in or not there.
     #[error("device {device} is not available: {reason}")]
     DeviceUnavailable {

@@ -10,18 +10,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use downshift_worker::{
-    Completion, DeviceMemory, Failure, FailureKind, Input, Launcher, LoadProgress, ModelInfo, ModelSpec, Placement, Request, RequestId,
-    Sink, Stage, Stats, Worker,
+    Completion, DeviceMemory, Embedded, Failure, FailureKind, FinishReason, Input, Launcher, LoadProgress, ModelInfo, ModelSpec, Placement,
+    Prompt, Request, RequestId, Sink, Stage, Stats, Worker,
 };
 
 use crate::answer::Answer;
 use crate::batcher::{Batcher, Event, Job};
 use crate::chat_template::{Limit, TemplateError};
+use crate::embedder::{self, Embedder, FolderError, is_embedder};
 use crate::engine::{LoadOptions, Model};
 use crate::error::Error;
-use crate::prompt::PromptBuilder;
-use crate::sampling;
+use crate::grammar;
+use crate::output::Splitter;
+use crate::prompt::{Prepared, PromptBuilder};
 use crate::weights::GgufErrorClass;
+use crate::{prompt_cache, sampling};
 
 /// Launches models on threads of this process.
 #[derive(Clone, Copy, Debug, Default)]
@@ -30,21 +33,41 @@ pub struct InProcess;
 impl Launcher for InProcess {
     fn inspect(&self, spec: &ModelSpec) -> Result<ModelInfo, Failure> {
         guarded(Stage::Load, || {
+            if is_embedder(&spec.path) {
+                let embedder = Embedder::open(spec)?;
+                embedder.words()?;
+                return Ok(embedder.info());
+            }
             let model = Model::open(&spec.path)?;
             let prompts = model.prompts(spec.chat_template.as_deref())?;
             let mut info = model.info(spec.kv_type)?;
             info.has_chat_template = prompts.has_own_template();
+            info.calls_tools = prompts.calls_tools();
             Ok(info)
         })
     }
 
     fn count(&self, spec: &ModelSpec, request: &Request) -> Result<usize, Failure> {
-        let prompts = guarded(Stage::Load, || Model::open(&spec.path)?.prompts(spec.chat_template.as_deref()))?;
+        if is_embedder(&spec.path) {
+            let words = guarded(Stage::Load, || Embedder::open(spec)?.words())?;
+            return match &request.input {
+                Input::Completion(Prompt::Text(text)) => guarded(Stage::Admission, || Ok(words.text(text)?.len())),
+                Input::Completion(Prompt::Tokens(ids)) => guarded(Stage::Admission, || Ok(words.framed(ids)?.len())),
+                Input::Chat { .. } => {
+                    let message = format!("{} makes vectors and has no chat template", spec.name);
+                    Err(Failure::new(FailureKind::CannotDo, Stage::Admission, message))
+                }
+            };
+        }
+        let prompts = guarded(Stage::Load, || prompt_cache::prompts(&spec.path, spec.chat_template.as_deref()))?;
         guarded(Stage::Admission, || Ok(prompts.encode(&request.input)?.len()))
     }
 
     fn launch(&self, spec: &ModelSpec, placement: &Placement, progress: LoadProgress<'_>) -> Result<Arc<dyn Worker>, Failure> {
         guarded(Stage::Load, || {
+            if is_embedder(&spec.path) {
+                return embedder::launch(spec, placement, progress);
+            }
             let model = Model::open(&spec.path)?;
             let prompts = model.prompts(spec.chat_template.as_deref())?;
             let options =
@@ -71,6 +94,8 @@ enum Command {
 /// A loaded model on its own thread.
 struct ThreadWorker {
     prompts: PromptBuilder,
+    /// Rows of logits; some files have more than tokens.
+    n_vocab: usize,
     spec: ModelSpec,
     placement: Placement,
     ends: Arc<dyn Fn(u32) -> bool + Send + Sync>,
@@ -87,7 +112,8 @@ struct Gauges {
 }
 
 impl ThreadWorker {
-    fn start(spec: &ModelSpec, placement: Placement, prompts: PromptBuilder, batcher: Batcher) -> Result<Self, Error> {
+    fn start(spec: &ModelSpec, placement: Placement, prompts: PromptBuilder, mut batcher: Batcher) -> Result<Self, Error> {
+        let n_vocab = batcher.session().n_vocab();
         let (commands, inbox) = mpsc::channel();
         let gauges = Arc::<Gauges>::default();
         let shown = Arc::clone(&gauges);
@@ -98,6 +124,7 @@ impl ThreadWorker {
         let end_ids = prompts.tokenizer().end_of_generation().to_vec();
         Ok(Self {
             prompts,
+            n_vocab,
             spec: spec.clone(),
             placement,
             ends: Arc::new(move |id| end_ids.binary_search(&id).is_ok()),
@@ -113,8 +140,8 @@ impl ThreadWorker {
 
     /// Prepares the job and the consumer of its events.
     fn admit(&self, request: &Request, events: Sender<Event>) -> Result<(Job, Answer<'_>), Failure> {
-        let prompt = guarded(Stage::Admission, || self.prompts.encode(&request.input))?;
-        let resumed = sampling::resumed_tokens(request, &self.prompts);
+        let Prepared { token_ids: prompt, thought } = guarded(Stage::Admission, || self.prompts.prepare(&request.input))?;
+        let resumed = sampling::resumed_tokens(request, &self.prompts, thought);
         let needed = prompt.len() + resumed.len() + 1;
         let limit = self.placement.context as usize;
         if needed > limit {
@@ -125,9 +152,20 @@ impl ThreadWorker {
         if prompt.is_empty() {
             return Err(Failure::new(FailureKind::InvalidRequest, Stage::Admission, "the prompt is empty"));
         }
-        let n_vocab = self.prompts.tokenizer().n_vocab();
-        let sampler = guarded(Stage::Admission, || sampling::sampler(request, &self.spec.sampling, n_vocab, &prompt, &resumed))?;
-        let answer = guarded(Stage::Admission, || Answer::new(&self.prompts, request, &prompt, &resumed))?;
+        let sampler = guarded(Stage::Admission, || {
+            let guide = sampling::guide(request, &self.prompts, thought, &resumed)?;
+            sampling::sampler(request, &self.spec.sampling, self.n_vocab, &prompt, &resumed, guide)
+        })?;
+        let answer = guarded(Stage::Admission, || {
+            let splitter = match &request.input {
+                Input::Chat { .. } => {
+                    let tools = grammar::offered(&request.input).into_iter().map(|tool| tool.name).collect();
+                    Splitter::new(self.prompts.dialect(), thought, tools)
+                }
+                Input::Completion(_) => Splitter::default(),
+            };
+            Answer::new(&self.prompts, splitter, request, &prompt, &resumed)
+        })?;
         let job = Job {
             id: request.id,
             n_resumed: resumed.len(),
@@ -147,12 +185,18 @@ impl Worker for ThreadWorker {
         let (events, inbox) = mpsc::channel();
         let (job, mut answer) = self.admit(request, events)?;
         if request.max_tokens == Some(0) {
-            return Ok(answer.finish(downshift_worker::FinishReason::Length));
+            return Ok(answer.finish(FinishReason::Length));
+        }
+        if job.sampler.is_complete()
+            && let Some(completion) = answer.end(FinishReason::Stop, sink)?
+        {
+            return Ok(completion);
         }
         self.tell(Command::Submit(Box::new(job)))?;
         loop {
             let stage = answer.stage();
             let outcome = match inbox.recv() {
+                Ok(Event::Prefilled { n_cached }) => answer.prefilled(n_cached),
                 Ok(Event::Token { id, logprob, at }) => answer.token(id, logprob, at, sink),
                 Ok(Event::End(Ok(reason))) => answer.end(reason, sink),
                 Ok(Event::End(Err(error))) => Err(failure(&error, stage)),
@@ -172,7 +216,7 @@ impl Worker for ThreadWorker {
         }
     }
 
-    fn embed(&self, _inputs: &[String]) -> Result<Vec<Vec<f32>>, Failure> {
+    fn embed(&self, _inputs: &[Prompt]) -> Result<Embedded, Failure> {
         Err(Failure::new(FailureKind::CannotDo, Stage::Admission, format!("{} generates text and makes no embeddings", self.spec.name)))
     }
 
@@ -239,7 +283,7 @@ fn run(mut batcher: Batcher, inbox: &Receiver<Command>, gauges: &Gauges) {
 }
 
 /// Runs what may fail or panic, and names the failure.
-fn guarded<T>(stage: Stage, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure> {
+pub(crate) fn guarded<T>(stage: Stage, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(outcome) => outcome.map_err(|error| failure(&error, stage)),
         Err(panic) => {
@@ -263,16 +307,29 @@ fn failure(error: &Error, stage: Stage) -> Failure {
         Error::Key { .. } | Error::Tensor { .. } => FailureKind::Corrupt,
         Error::UnsupportedType { .. } => FailureKind::UnsupportedType,
         Error::Tokenizer(_) => FailureKind::BrokenTokenizer,
-        Error::Template(TemplateError::Raised(_) | TemplateError::Limit { limit: Limit::Input }) if stage != Stage::Load => {
-            FailureKind::InvalidRequest
-        }
+        Error::Template(TemplateError::Limit { limit: Limit::Input }) if stage != Stage::Load => FailureKind::InvalidRequest,
+        // It was rendered once at load, so the template is sound; another model's may take the conversation that it does not.
+        Error::Template(_) if stage != Stage::Load => FailureKind::CannotDo,
         Error::Content { .. } => FailureKind::CannotDo,
         Error::Template(_) => FailureKind::BrokenTemplate,
+        Error::Folder(error) => match error {
+            FolderError::Unreadable { .. } => FailureKind::Unreadable,
+            FolderError::Truncated { .. } => FailureKind::Truncated,
+            FolderError::Corrupt { .. } => FailureKind::Corrupt,
+            FolderError::Unsupported { .. } => FailureKind::UnsupportedArchitecture,
+            FolderError::ElementType { .. } => FailureKind::UnsupportedType,
+            FolderError::Tokenizer { .. } => FailureKind::BrokenTokenizer,
+        },
+        Error::InputTooLong { needed, limit } => FailureKind::PromptTooLong { needed: *needed as u32, limit: *limit as u32 },
+        Error::EmptyInput | Error::Unreadable(_) => FailureKind::InvalidRequest,
+        Error::NonFiniteVector => FailureKind::NonFinite,
         Error::Read { .. } => FailureKind::Unreadable,
         Error::OutOfMemory { .. } => FailureKind::OutOfMemory,
         Error::ContextFull { positions } => FailureKind::PromptTooLong { needed: *positions as u32 + 1, limit: *positions as u32 },
         Error::NonFinite { .. } => FailureKind::NonFinite,
-        Error::TokenId { .. } | Error::Sampling(_) => FailureKind::InvalidRequest,
+        Error::TokenId { .. } | Error::Sampling(_) | Error::Format { .. } => FailureKind::InvalidRequest,
+        Error::Constraint(error) if error.is_too_complex => FailureKind::InvalidRequest,
+        Error::CannotDo { .. } | Error::Constraint(_) => FailureKind::CannotDo,
         Error::DeviceUnavailable { .. } | Error::Candle(_) => FailureKind::Device,
     };
     Failure::new(kind, stage, error.to_string())

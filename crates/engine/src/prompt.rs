@@ -7,6 +7,8 @@ use serde_json::{Map, Value};
 
 use crate::chat_template::{ChatTemplate, Piece, Specials, TemplateError, WallClock};
 use crate::error::Error;
+use crate::grammar::Grammars;
+use crate::output::{Dialect, Thought};
 use crate::tokenizer::{Special, Tokenizer};
 use crate::weights::Metadata;
 
@@ -18,6 +20,16 @@ pub struct PromptBuilder {
     tokenizer: Tokenizer,
     template: ChatTemplate,
     has_own_template: bool,
+    dialect: Dialect,
+    grammars: Grammars,
+}
+
+/// A prompt, and how the answer stands at its end.
+pub(crate) struct Prepared {
+    /// The prompt.
+    pub token_ids: Vec<u32>,
+    /// Whether the answer begins within a thought.
+    pub thought: Thought,
 }
 
 impl PromptBuilder {
@@ -39,6 +51,7 @@ impl PromptBuilder {
             None => metadata.string("tokenizer.chat_template")?.map(str::to_owned),
         };
         let has_own_template = source.is_some();
+        let dialect = source.as_deref().map(|source| Dialect::of(source, &tokenizer)).unwrap_or_default();
         let template = match source {
             Some(source) => ChatTemplate::parse(&source, specials)?,
             None if tokenizer.token_id("<|im_start|>").is_some() && tokenizer.token_id("<|im_end|>").is_some() => {
@@ -46,7 +59,7 @@ impl PromptBuilder {
             }
             None => ChatTemplate::plain_roles(specials),
         };
-        let builder = Self { tokenizer, template, has_own_template };
+        let builder = Self { tokenizer, template, has_own_template, dialect, grammars: Grammars::default() };
         if builder.encode(&Input::chat(vec![Message::user("Hello")]))?.is_empty() {
             return Err(TemplateError::Render { line: 1, message: "it makes an empty prompt of a greeting".into() }.into());
         }
@@ -56,6 +69,21 @@ impl PromptBuilder {
     /// Whether the template came with the model rather than from the defaults.
     pub fn has_own_template(&self) -> bool {
         self.has_own_template
+    }
+
+    /// Whether the template hears of tools, so that the model can be made to call one.
+    pub fn calls_tools(&self) -> bool {
+        self.dialect.tools.is_some()
+    }
+
+    /// The forms in which the model writes thoughts and calls.
+    pub(crate) fn dialect(&self) -> &Dialect {
+        &self.dialect
+    }
+
+    /// Grammars over the vocabulary.
+    pub(crate) fn grammars(&self) -> &Grammars {
+        &self.grammars
     }
 
     /// The template.
@@ -73,7 +101,16 @@ impl PromptBuilder {
     /// # Errors
     /// [`Error::Template`] where the template refuses the messages; [`Error::TokenId`] for an id outside the vocabulary.
     pub fn encode(&self, input: &Input) -> Result<Vec<u32>, Error> {
+        Ok(self.prepare(input)?.token_ids)
+    }
+
+    /// As [`PromptBuilder::encode`], with what the prompt's end means for the answer.
+    ///
+    /// # Errors
+    /// As [`PromptBuilder::encode`].
+    pub(crate) fn prepare(&self, input: &Input) -> Result<Prepared, Error> {
         let mut ids = Vec::new();
+        let mut thought = Thought::Over;
         match input {
             Input::Completion(Prompt::Tokens(tokens)) => {
                 let n_vocab = self.tokenizer.n_vocab();
@@ -81,7 +118,6 @@ impl PromptBuilder {
                     return Err(Error::TokenId { id, n_vocab });
                 }
                 ids.extend(tokens);
-                return Ok(ids);
             }
             Input::Completion(Prompt::Text(text)) => {
                 ids.extend(self.tokenizer.bos().filter(|_| self.tokenizer.add_bos()));
@@ -90,6 +126,7 @@ impl PromptBuilder {
             Input::Chat { messages, tools, tool_choice, variables } => {
                 let prompt = self.template.render(&chat_variables(messages, offered(tools, tool_choice), variables)?, &WallClock::now())?;
                 ids.extend(self.tokenizer.bos().filter(|_| self.tokenizer.add_bos()));
+                thought = self.dialect.thought(&prompt.text());
                 let bos = ids.len();
                 for piece in &prompt.pieces {
                     match piece {
@@ -103,13 +140,33 @@ impl PromptBuilder {
                 }
             }
         }
-        Ok(ids)
+        Ok(Prepared { token_ids: ids, thought })
     }
 
     /// Ids of text; with `special`, spellings of special tokens become those tokens.
     pub fn tokenize(&self, text: &str, special: bool) -> Vec<u32> {
         let mut ids = Vec::new();
         self.tokenizer.encode(text, if special { Special::Parse } else { Special::Plain }, &mut ids);
+        ids
+    }
+
+    /// What another model has written, as this one would have written it: its thought, then its answer. A thought without an
+    /// answer goes on. A model that does not think, or was told not to, continues the answer alone.
+    pub(crate) fn continued(&self, reasoning: &str, text: &str, thought: Thought) -> Vec<u32> {
+        let Some(tags) = self.dialect.thinking.as_ref().filter(|_| thought != Thought::Over && !reasoning.is_empty()) else {
+            return self.tokenize(text, false);
+        };
+        let mut ids = Vec::new();
+        if thought == Thought::Open {
+            self.tokenizer.encode(tags.open.text, Special::Parse, &mut ids);
+            self.tokenizer.encode("\n", Special::Plain, &mut ids);
+        }
+        self.tokenizer.encode(reasoning, Special::Plain, &mut ids);
+        if !text.is_empty() {
+            self.tokenizer.encode("\n", Special::Plain, &mut ids);
+            self.tokenizer.encode(tags.close.text, Special::Parse, &mut ids);
+            self.tokenizer.encode(&format!("\n\n{text}"), Special::Plain, &mut ids);
+        }
         ids
     }
 
@@ -185,7 +242,19 @@ fn message_value(message: &Message) -> Result<Value, Error> {
     fields.insert("role".into(), role.into());
     fields.insert("content".into(), plain_content(&message.content)?);
     fields.extend(message.extra.clone());
+    if let Some(calls) = fields.get_mut("tool_calls").and_then(Value::as_array_mut) {
+        calls.iter_mut().for_each(read_arguments);
+    }
     Ok(Value::Object(fields))
+}
+
+/// Callers send the arguments of earlier calls as a text of JSON; templates write them as the object that they are.
+fn read_arguments(call: &mut Value) {
+    let function = if call.get("function").is_some() { &mut call["function"] } else { call };
+    let Some(Value::String(text)) = function.get("arguments") else { return };
+    if let Ok(arguments @ Value::Object(_)) = serde_json::from_str(text) {
+        function["arguments"] = arguments;
+    }
 }
 
 /// Content in parts as one text, a line each: templates print what they get. Parts that are no text are for other models.

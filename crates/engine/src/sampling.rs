@@ -3,8 +3,10 @@
 use downshift_worker::{Request, Resume, SamplingParams};
 
 use crate::error::Error;
+use crate::grammar::{self, Guide};
+use crate::output::Thought;
 use crate::prompt::PromptBuilder;
-use crate::sampler::{self, Sampler};
+use crate::sampler::{self, Constraint, Sampler};
 
 /// The sampler of a request over a model's defaults. Penalties see the prompt and what an earlier attempt generated.
 ///
@@ -16,6 +18,7 @@ pub(crate) fn sampler(
     n_vocab: usize,
     prompt: &[u32],
     resumed: &[u32],
+    guide: Option<Guide>,
 ) -> Result<Sampler, Error> {
     let asked = request.sampling.or(model);
     let defaults = sampler::SamplingParams::default();
@@ -35,14 +38,33 @@ pub(crate) fn sampler(
     for &id in prompt.iter().chain(resumed) {
         sampler.accept(id);
     }
+    if let Some(guide) = guide {
+        sampler.constrain(Box::new(guide));
+    }
     Ok(sampler)
 }
 
+/// The grammar of a request's answer, as far as an earlier attempt has come in it.
+///
+/// # Errors
+/// As [`grammar::guide`].
+pub(crate) fn guide(request: &Request, prompts: &PromptBuilder, thought: Thought, resumed: &[u32]) -> Result<Option<Guide>, Error> {
+    let Some(mut guide) = grammar::guide(request, prompts, thought)? else { return Ok(None) };
+    match &request.resume {
+        None => {}
+        Some(Resume::Tokens { .. }) => resumed.iter().for_each(|&id| guide.accept(id)),
+        Some(Resume::Text { text, reasoning, .. }) => {
+            guide.accept_text(prompts.dialect().thinking.is_some() && !reasoning.is_empty(), text)
+        }
+    }
+    Ok(Some(guide))
+}
+
 /// Ids of what an earlier attempt had generated, as this model spells them.
-pub(crate) fn resumed_tokens(request: &Request, prompts: &PromptBuilder) -> Vec<u32> {
+pub(crate) fn resumed_tokens(request: &Request, prompts: &PromptBuilder, thought: Thought) -> Vec<u32> {
     match &request.resume {
         None => Vec::new(),
         Some(Resume::Tokens { token_ids, .. }) => token_ids.clone(),
-        Some(Resume::Text { text, .. }) => prompts.tokenize(text, false),
+        Some(Resume::Text { text, reasoning, .. }) => prompts.continued(reasoning, text, thought),
     }
 }

@@ -61,6 +61,13 @@ pub enum Finding {
         /// Its key.
         key: String,
     },
+    /// A number that is NaN or infinite, as a key's value or in its list.
+    NonFiniteKey {
+        /// Its key.
+        key: String,
+        /// Where in the list; 0 for a single number.
+        index: usize,
+    },
     /// A tensor whose type is unknown, so that nothing in it could be checked.
     UnknownType {
         /// Its name.
@@ -92,6 +99,7 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotUtf8 { key } => write!(f, "key {}: the string is not UTF-8", shown(key)),
+            Self::NonFiniteKey { key, index } => write!(f, "key {}: number {index} is not finite", shown(key)),
             Self::UnknownType { tensor, ggml_type } => {
                 write!(f, "tensor {}: type {ggml_type} is unknown, its data was not checked", shown(tensor))
             }
@@ -129,7 +137,13 @@ pub fn verify(path: &Path, mut progress: impl FnMut(u64, u64) -> ControlFlow<()>
 fn key_findings(header: &Header) -> Vec<Finding> {
     let metadata = header.metadata();
     let text = metadata.keys().filter(|key| metadata.kind(key) == Some(ValueKind::One(ValueType::String)));
-    text.filter(|key| metadata.string(key).is_err()).map(|key| Finding::NotUtf8 { key: key.to_owned() }).collect()
+    let not_utf8 = text.filter(|key| metadata.string(key).is_err()).map(|key| Finding::NotUtf8 { key: key.to_owned() });
+    let non_finite = metadata.keys().filter_map(|key| {
+        let single = metadata.float(key).ok().flatten().filter(|number| !number.is_finite()).map(|_| 0);
+        let listed = || metadata.floats(key).ok().flatten()?.iter().position(|number| !number.is_finite());
+        Some(Finding::NonFiniteKey { key: key.to_owned(), index: single.or_else(listed)? })
+    });
+    not_utf8.chain(non_finite).collect()
 }
 
 fn types(header: &Header) -> Vec<TypeUse> {

@@ -115,6 +115,49 @@ fn sequences_interleaved_in_one_batch_do_not_see_each_other() {
     }
 }
 
+/// How many of the tokens the session still held, and the logits of the others.
+fn logits_after_reuse(session: &mut Session, token_ids: &[u32]) -> (usize, Vec<Vec<f32>>) {
+    let mut sequence = Sequence::default();
+    let n_reused = session.reuse(&mut sequence, token_ids).expect("no device error");
+    let mut all = Vec::new();
+    let mut feeds = [Feed { sequence: &mut sequence, token_ids: &token_ids[n_reused..], logits_from: 0 }];
+    session.step(&mut feeds, &mut |_, row| all.push(row.to_vec())).expect("a step");
+    session.retire(&mut sequence, token_ids);
+    (n_reused, all)
+}
+
+#[test]
+fn logits_over_a_reused_prefix_are_those_of_a_whole_prefill() {
+    for architecture in ARCHITECTURES {
+        for (stored, bound) in [(Stored::F32, 1e-3), (Stored::Q8_0, 6e-2)] {
+            for (device, kv_type) in [(Device::Cpu, KvType::F16), (Device::Cpu, KvType::Q8_0), (Device::CandleCpu, KvType::F16)] {
+                let tiny = tiny(architecture, stored);
+                let options = LoadOptions { device, context: 512, threads: 2, kv_type };
+                let ids = tokens(200);
+                let other = [&ids[..150], &tokens(260)[210..]].concat();
+                // candle configures its matrix tiles once a thread and expects them to stay; our kernels release theirs.
+                std::thread::scope(|scope| {
+                    let compare = || {
+                        let mut session = session(&tiny.model, options);
+                        let whole = [&ids, &other].map(|ids| logits(&mut session, ids, 200));
+                        let mut first = Vec::new();
+                        // Nothing is known; all is; the first 150 of 200 tokens are; the longer of two beginnings is taken.
+                        for (idx, n_expected) in [(0, 0), (0, 176), (1, 144), (1, 176), (0, 176)] {
+                            let (n_reused, rest) = logits_after_reuse(&mut session, [&ids, &other][idx]);
+                            let distance = distance(&rest, &whole[idx][n_reused..]);
+                            assert!(distance <= bound, "{architecture} {stored:?} {device:?} {kv_type:?} after {n_reused}: {distance}");
+                            first.push((n_reused, n_expected));
+                        }
+                        assert!(first.iter().all(|(reused, expected)| reused == expected), "{first:?}");
+                        assert_eq!(session.used_positions(), 0);
+                    };
+                    scope.spawn(compare).join().expect("no panic");
+                });
+            }
+        }
+    }
+}
+
 #[test]
 fn the_candle_arm_agrees_with_the_kernels() {
     for architecture in ARCHITECTURES {

@@ -2,6 +2,9 @@
 //! Owns their layout and values. Does not choose a form; that is `table.rs`.
 
 use crate::aligned::Aligned;
+use crate::blocks::DType;
+use crate::isa::Isa;
+use crate::table::KernelTable;
 use std::ops::Range;
 
 /// How a kernel wants its activations.
@@ -63,6 +66,7 @@ struct Q8Buffers {
 
 struct Q8KBuffers {
     qs: Aligned<i8>,
+    qs_by_lane: Aligned<i8>,
     d: Aligned<f32>,
     multipliers: Aligned<i16>,
     multipliers16: Aligned<i16>,
@@ -90,6 +94,10 @@ pub(crate) struct Q8<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Q8K<'a> {
     pub(crate) qs: &'a [i8],
+    /// The same in another order within 256: first halves (of 16) of the even groups of 32, their second halves, then those of
+    /// the odd groups. Where an even group is the low nibbles of some bytes and the next one the high nibbles, a lane of a
+    /// register of 512 bits thus has products of one group only.
+    pub(crate) qs_by_lane: &'a [i8],
     /// Per 256.
     pub(crate) d: &'a [f32],
     /// Per 32.
@@ -121,6 +129,7 @@ impl Activations {
             },
             q8k: Q8KBuffers {
                 qs: Aligned::zeroed(padded),
+                qs_by_lane: Aligned::zeroed(padded),
                 d: Aligned::zeroed(padded / 256),
                 multipliers: Aligned::zeroed(padded / 32),
                 multipliers16: Aligned::zeroed(padded / 16),
@@ -150,20 +159,21 @@ impl Activations {
         &self.f32[..self.rows * self.cols]
     }
 
-    /// Bytes reserved (resident only once touched).
-    pub fn bytes(&self) -> usize {
-        Self::bytes_for(self.max_rows, self.max_cols)
-    }
-
-    /// Bytes that [`Activations::new`] reserves.
-    pub fn bytes_for(max_rows: usize, max_cols: usize) -> usize {
+    /// Bytes that products of `max_rows` rows with weights of `dtypes` make resident: the rows as they are, and the forms that
+    /// the kernels of `isa` read for so many.
+    pub fn bytes_used(isa: Isa, max_rows: usize, max_cols: usize, dtypes: impl Iterator<Item = DType>) -> usize {
+        let table = KernelTable::of(isa);
+        let forms = dtypes.fold(0, |forms, dtype| forms | table.kernels(dtype).form(max_rows).bits());
         let padded = max_rows * max_cols.next_multiple_of(PAD);
-        let q8 = padded + (padded / 32 * 2 + padded / 16) * size_of::<f32>();
-        let q8k = padded + padded / 256 * size_of::<f32>() + (padded / 16 + padded / 32) * 2 * size_of::<i16>();
-        max_rows * max_cols * size_of::<f32>()
-            + q8
-            + q8k
-            + 2 * max_rows.next_multiple_of(32) * max_cols.next_multiple_of(BF16_SLICE) * size_of::<u16>()
+        let bf16 = max_rows.next_multiple_of(32) * max_cols.next_multiple_of(BF16_SLICE) * size_of::<u16>();
+        let sizes = [
+            (Form::Q8, padded + (padded / 32 * 2 + padded / 16) * size_of::<f32>()),
+            (Form::Q8K, 2 * padded + padded / 256 * size_of::<f32>() + (padded / 16 + padded / 32) * 2 * size_of::<i16>()),
+            (Form::Bf16, bf16),
+            (Form::Bf16Pair, bf16),
+        ];
+        let used = sizes.iter().filter(|(form, _)| forms & 1 << *form as u8 != 0).map(|(_, bytes)| bytes);
+        max_rows * max_cols * size_of::<f32>() + used.sum::<usize>()
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -198,6 +208,7 @@ impl Activations {
         let padded = self.cols.next_multiple_of(PAD);
         Q8K {
             qs: &self.q8k.qs[row * padded..][..padded],
+            qs_by_lane: &self.q8k.qs_by_lane[row * padded..][..padded],
             d: &self.q8k.d[row * padded / 256..][..padded / 256],
             multipliers: &self.q8k.multipliers[row * padded / 32..][..padded / 32],
             multipliers16: &self.q8k.multipliers16[row * padded / 16..][..padded / 16],
@@ -298,9 +309,10 @@ impl Activations {
             let per = |n: usize| row * padded / n..(row + 1) * padded / n;
             let q8k = &self.q8k;
             // SAFETY: the caller's promise.
-            let (qs, d, multipliers, multipliers16, sums, sums16) = unsafe {
+            let (qs, qs_by_lane, d, multipliers, multipliers16, sums, sums16) = unsafe {
                 (
                     q8k.qs.shared_mut(per(1)),
+                    q8k.qs_by_lane.shared_mut(per(1)),
                     q8k.d.shared_mut(per(256)),
                     q8k.multipliers.shared_mut(per(32)),
                     q8k.multipliers16.shared_mut(per(16)),
@@ -322,6 +334,9 @@ impl Activations {
                     let q = quants(x, per_step[g]);
                     let at = block * 8 + g;
                     qs[at * 32..][..32].copy_from_slice(&q);
+                    let lane = block * 256 + g % 2 * 128 + g / 2 * 16;
+                    qs_by_lane[lane..][..16].copy_from_slice(&q[..16]);
+                    qs_by_lane[lane + 64..][..16].copy_from_slice(&q[16..]);
                     let sum = |q: &[i8]| q.iter().map(|q| i16::from(*q)).sum::<i16>();
                     let halves = [sum(&q[..16]), sum(&q[16..])];
                     sums[at] = halves[0] + halves[1];

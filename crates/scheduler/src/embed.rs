@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use downshift_worker::{Failure, FailureKind, ModelInfo, ModelKind, RequestId, Sink, Stage, Worker};
+use downshift_worker::{Embedded, Failure, FailureKind, ModelInfo, ModelKind, Prompt, RequestId, Sink, Stage, Worker};
 
 use crate::config::OnStreamFailure;
 use crate::outlet::Written;
@@ -11,11 +11,11 @@ use crate::run_loop::Shared;
 use crate::running::{Ended, Taken, client_left};
 use crate::work::{Attempted, Refusal, Work};
 
-/// Texts to be embedded.
-pub(crate) struct Embed(pub Arc<[String]>);
+/// Texts or token ids to be embedded.
+pub(crate) struct Embed(pub Arc<[Prompt]>);
 
 impl Work for Embed {
-    type Output = Vec<Vec<f32>>;
+    type Output = Embedded;
 
     fn refuses(&self, shared: &Shared, info: &ModelInfo, primary: usize, index: usize) -> Option<Refusal> {
         if info.kind != ModelKind::Embedding {
@@ -23,8 +23,13 @@ impl Work for Embed {
         }
         let space = |index: usize| shared.config.models()[index].embedding_space.as_deref();
         let same = index == primary || (space(primary).is_some() && space(primary) == space(index));
-        let reason = "its vectors are of another space: it does not declare the same embedding_space";
-        (!same).then_some(Refusal { reason, is_stranger: true })
+        if !same {
+            let reason = "its vectors are of another space: it does not declare the same embedding_space";
+            return Some(Refusal { reason, is_stranger: true });
+        }
+        let has_ids = self.0.iter().any(|input| matches!(input, Prompt::Tokens(_)));
+        let reason = "the input's token ids belong to another vocabulary";
+        (has_ids && index != primary).then_some(Refusal { reason, is_stranger: false })
     }
 
     fn positions(&self, _shared: &Shared, _index: usize, _info: &ModelInfo) -> Result<u32, Failure> {
@@ -35,11 +40,11 @@ impl Work for Embed {
         Shown::Nothing
     }
 
-    fn run(&self, id: RequestId, attempted: Attempted<'_, '_>) -> Result<Vec<Vec<f32>>, Failure> {
+    fn run(&self, id: RequestId, attempted: Attempted<'_, '_>) -> Result<Embedded, Failure> {
         let inputs = self.0.clone();
         let call = move |worker: &dyn Worker, _: &mut dyn Sink| worker.embed(&inputs);
         match attempted.watched().go(id, call, &mut |_| Taken::Held, attempted.release())? {
-            Ended::Whole(vectors) => check(&vectors, self.0.len()).map(|()| vectors),
+            Ended::Whole(embedded) => check(&embedded.vectors, self.0.len()).map(|()| embedded),
             Ended::Cut => Err(client_left(Stage::Prefill)),
         }
     }

@@ -19,6 +19,9 @@ use crate::submit::{Event, Listener};
 use crate::verdict::Standing;
 use crate::work::{Attempted, Work};
 
+/// Target of the log events of attempts, one for each. A program that tells a person of attempts itself need not show them.
+pub const ATTEMPTS: &str = "downshift::attempt";
+
 /// One request under way.
 pub(crate) struct Journey<'a, 'l, W> {
     shared: &'a Arc<Shared>,
@@ -86,7 +89,10 @@ impl<'a, 'l, W: Work> Journey<'a, 'l, W> {
                     return Ok(answer);
                 }
                 Err(Stop::PassOver) => continue,
-                Err(Stop::Surface(failure)) => return Err(self.refuse(failure)),
+                Err(Stop::Surface(failure)) => {
+                    self.count_fallback(from.as_ref(), index);
+                    return Err(self.refuse(failure));
+                }
                 Err(Stop::Next(failure, next)) => {
                     self.count_fallback(from.as_ref(), index);
                     if next == Among::Longer {
@@ -110,7 +116,15 @@ impl<'a, 'l, W: Work> Journey<'a, 'l, W> {
     }
 
     fn refuse(self, failure: Failure) -> Refused {
-        tracing::warn!(request = %self.id, kind = failure.kind.as_str(), "refused: {failure}");
+        tracing::warn!(
+            target: ATTEMPTS,
+            request = %self.id,
+            requested = %self.chain.requested,
+            stage = failure.stage.as_str(),
+            kind = failure.kind.as_str(),
+            attempts = self.attempts.len(),
+            "refused: {failure}"
+        );
         let comes_back = self.shared.comes_back(&self.chain.models);
         Refused::new(self.chain.requested, failure, self.attempts, self.written.is_shown(), comes_back)
     }
@@ -151,16 +165,18 @@ impl<'a, 'l, W: Work> Journey<'a, 'l, W> {
         let mut failed_on = None;
         loop {
             let started = self.shared.clock.now();
+            let continues = self.written.is_shown();
             let failed = match self.attempt(index, primary, last, change, failed_on) {
                 Ok(Some(mut answer)) => {
                     answer.retries = repeats;
+                    self.log_answer(&answer, continues, self.shared.clock.now().saturating_sub(started));
                     return Ok(answer);
                 }
                 Ok(None) => return Err(Stop::PassOver),
                 Err(failed) => failed,
             };
             let now = self.shared.clock.now();
-            self.record(index, &failed, now.saturating_sub(started));
+            self.record(index, &failed, (repeats, continues), now.saturating_sub(started));
             if self.ticket.is_cancelled() {
                 return Err(Stop::Surface(client_left(failed.failure.stage)));
             }
@@ -187,26 +203,29 @@ impl<'a, 'l, W: Work> Journey<'a, 'l, W> {
         }
     }
 
-    fn record(&mut self, index: usize, failed: &Failed, took: Duration) {
+    /// Tells the log and the listener of an attempt that did not answer, the `retry`-th of this model.
+    fn record(&mut self, index: usize, failed: &Failed, (retry, continues): (u32, bool), took: Duration) {
         let Failed { failure, device } = failed;
+        let attempt = Attempt::new(self.shared.config.models()[index].name(), *device, failure, took);
+        let Attempt { model, stage, kind, message, ms, .. } = &attempt;
+        let (stage, kind, device) = (stage.as_str(), kind.as_str(), device.map(tracing::field::display));
         if failure.kind == FailureKind::Cancelled {
+            tracing::info!(target: ATTEMPTS, request = %self.id, model, device, stage, kind, ms, retry, continues, "cancelled: {message}");
             return;
         }
-        let attempt = Attempt::new(self.shared.config.models()[index].name(), *device, failure, took);
-        tracing::warn!(
-            request = %self.id,
-            model = %attempt.model,
-            device = device.map(tracing::field::display),
-            stage = attempt.stage.as_str(),
-            kind = attempt.kind.as_str(),
-            ms = attempt.ms,
-            "attempt failed: {}", attempt.message
-        );
+        let what = if failure.stage == Stage::Admission { "skipped" } else { "failed" };
+        tracing::warn!(target: ATTEMPTS, request = %self.id, model, device, stage, kind, ms, retry, continues, "{what}: {message}");
         if (self.listener)(Event::Failed(&attempt)).is_break() {
             self.shared.cancel(self.id);
         }
         self.reason.get_or_insert(failure.kind.as_str());
         self.attempts.push(attempt);
+    }
+
+    fn log_answer(&self, answer: &Answer<W::Output>, continues: bool, took: Duration) {
+        let Answer { model, device, retries: retry, .. } = answer;
+        let (ms, failed) = (took.as_millis() as u64, self.attempts.len());
+        tracing::info!(target: ATTEMPTS, request = %self.id, model, %device, ms, retry, continues, failed, "answered");
     }
 
     /// One attempt; `None` if the model cannot do this and was never asked for.
@@ -235,7 +254,11 @@ impl<'a, 'l, W: Work> Journey<'a, 'l, W> {
             shared.remember(index, None, &failure);
             Failed::from(failure)
         };
-        let info = shared.header(index, &file).map_err(noted)?;
+        let info = shared.header(index, &file).map_err(|failure| {
+            // A load that ends before it begins is counted as the load it is.
+            shared.change(|state, _| state.counters.load(&spec.name, failure.kind.as_str()));
+            noted(failure)
+        })?;
         if let Some(refusal) = self.work.refuses(shared, &info, self.chain.models[0], index) {
             if self.chain.implied && !primary && refusal.is_stranger {
                 return Ok(None);
@@ -271,7 +294,6 @@ impl<'a, 'l, W: Work> Journey<'a, 'l, W> {
             stall: settings.stall_timeout,
             min_tokens_per_second: shared.config.min_tokens_per_second(index),
         };
-        let began = shared.clock.now();
         let attempted = Attempted {
             shared,
             slot: &slot,
@@ -286,8 +308,6 @@ impl<'a, 'l, W: Work> Journey<'a, 'l, W> {
         match outcome {
             Ok(output) => {
                 shared.succeeded(index);
-                let ms = shared.clock.now().saturating_sub(began).as_millis() as u64;
-                tracing::info!(request = %self.id, model = %spec.name, %device, ms, "answered");
                 Ok(Some(Answer { model: spec.name.clone(), device, output, retries: 0, fallback: None }))
             }
             Err(failure) => {

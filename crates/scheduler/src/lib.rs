@@ -82,6 +82,7 @@ pub use chain::Options;
 pub use clock::{Bell, Clock, SystemClock};
 pub use config::{Config, ConfigError};
 pub use counters::Counters;
+pub use journey::ATTEMPTS;
 pub use run_loop::Environment;
 pub use scheduler::{Forecast, ModelState, ModelStatus, ModelVerdict, Scheduler};
 pub use submit::{Event, Listener, Submission};

@@ -5,12 +5,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use downshift_worker::{Device, Failure, FailureKind, ModelInfo, Placement, Stage, Worker};
+use downshift_worker::{Device, Failure, FailureKind, ModelInfo, Placement, ResidentMemory, Stage, Worker};
 
 use crate::clock::lock;
 use crate::file_id::FileId;
 use crate::plan::{Plan, plan};
-use crate::residents::{Claim, Reserve, Slot, State as ModelState};
+use crate::residents::{Claim, Missed, Reserve, Slot, State as ModelState};
 use crate::run_loop::{Effects, Shared, State, Ticket};
 use crate::running::{client_left, panic_message};
 
@@ -247,13 +247,14 @@ impl Shared {
         let now = self.clock.now();
         let name = self.config.models()[index].name();
         let file = FileId::of(&self.config.models()[index].spec);
+        let measured = result.as_ref().ok().and_then(|worker| worker.resident());
         self.change(|state, effects| {
             if !state.residents.is_loading(index, generation) {
                 effects.killed.extend(result.ok());
                 return;
             }
             if let Err(failure) = &result {
-                tracing::warn!(model = name, %device, kind = failure.kind.as_str(), "load failed: {failure}");
+                tracing::info!(model = name, %device, kind = failure.kind.as_str(), "load failed: {failure}");
                 self.remember_in(state, index, Some(device), failure, file);
             }
             if result.is_ok() {
@@ -261,6 +262,13 @@ impl Shared {
             }
             state.counters.load(name, result.as_ref().map_or_else(|failure| failure.kind.as_str(), |_| "ok"));
             effects.killed.extend(state.residents.end_load(index, generation, result, now));
+            let header = state.residents.models[index].header.clone();
+            if let Some((found, (_, info))) = measured.zip(header) {
+                let missed = state.residents.measure_load(index, generation, &info.footprint, found);
+                let ResidentMemory { anon_bytes, file_bytes } = found;
+                let Missed { hard_bytes, soft_bytes } = missed;
+                tracing::debug!(model = name, anon_bytes, file_bytes, missed_hard = hard_bytes, missed_soft = soft_bytes, "loaded");
+            }
             if state.closed {
                 effects.dropped.extend(state.residents.unload(index));
             }

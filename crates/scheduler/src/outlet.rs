@@ -1,4 +1,4 @@
-//! The way of an answer to its caller: nothing passes before the first real text, and what has passed is kept for continuing.
+//! The way of an answer to its caller: nothing passes before the first real text, thought or call, and what has passed is kept for continuing.
 
 use std::time::Duration;
 
@@ -14,6 +14,10 @@ use crate::submit::{Event, Listener};
 pub(crate) struct Written {
     /// The text, byte for byte.
     pub text: String,
+    /// The reasoning before it.
+    reasoning: String,
+    /// Whether a piece of a tool call was among it: only the model that began it can go on with that.
+    pub has_calls: bool,
     /// Tokens it was made of, those held back included.
     pub tokens: u32,
     /// The model that wrote the last of it, with what it would need to go on itself.
@@ -33,9 +37,9 @@ struct Author {
 }
 
 impl Written {
-    /// Whether the caller has seen text.
+    /// Whether the caller has seen anything.
     pub fn is_shown(&self) -> bool {
-        !self.text.is_empty()
+        self.has_calls || !(self.text.is_empty() && self.reasoning.is_empty())
     }
 
     /// What a worker of this model needs to go on; `None` if nothing was shown.
@@ -44,7 +48,7 @@ impl Written {
         if author.index == index && !author.continued {
             return Some(Resume::Tokens { token_ids: author.token_ids.clone(), shown_bytes: author.shown_bytes });
         }
-        Some(Resume::Text { text: self.text.clone(), tokens: self.tokens })
+        Some(Resume::Text { text: self.text.clone(), reasoning: self.reasoning.clone(), tokens: self.tokens })
     }
 
     fn note(&mut self, index: usize, name: &str, delta: &Delta) {
@@ -55,10 +59,12 @@ impl Written {
             self.author = Some(Author { index, name: name.to_owned(), token_ids: Vec::new(), shown_bytes: 0, continued });
         }
         self.text.push_str(&delta.text);
+        self.reasoning.push_str(&delta.reasoning);
+        self.has_calls |= !delta.tool_calls.is_empty();
         self.tokens = self.tokens.saturating_add(delta.token_ids.len() as u32);
         if let Some(author) = &mut self.author {
             author.token_ids.extend_from_slice(&delta.token_ids);
-            author.shown_bytes += delta.text.len();
+            author.shown_bytes += delta.shown_bytes();
         }
     }
 }
@@ -150,8 +156,12 @@ impl<'a, 'l> Outlet<'a, 'l> {
         true
     }
 
-    /// Whether the whole answer passes the checks that unstreamed answers may be put to.
+    /// Whether the whole answer passes the checks that unstreamed answers may be put to. They are about content: an answer
+    /// that calls tools needs none.
     pub fn check(&self, checks: &[ContentCheck]) -> Result<(), Failure> {
+        if self.held.iter().any(|delta| !delta.tool_calls.is_empty()) {
+            return Ok(());
+        }
         let text = || self.held.iter().map(|delta| delta.text.as_str()).collect::<String>();
         for check in checks {
             let (fails, kind, message) = match check {

@@ -204,7 +204,9 @@ fn fits(need: &Need, context: u32, ledger: &Ledger, device: &DeviceMemory, gone:
             mapped = mapped.saturating_add(entry.weights_bytes);
         }
     }
-    let weights = if counted.contains(&need.weights_id) { 0 } else { need.footprint.weights_bytes };
+    // The program's pages are counted here and not with the models that are loaded: they are the same pages.
+    let own_weights = if counted.contains(&need.weights_id) { 0 } else { need.footprint.weights_bytes };
+    let weights = own_weights.saturating_add(need.footprint.program_bytes);
     if let Some(limit) = ledger.limits.iter().min_by_key(|limit| limit.free_bytes()) {
         let hard_room = limit.free_bytes().saturating_add(returned).saturating_sub(pending).saturating_sub(ledger.margin_bytes);
         let soft_room = hard_room.saturating_sub(mapped);

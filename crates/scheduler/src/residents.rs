@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use downshift_worker::{Device, Failure, ModelInfo, Placement, Worker};
+use downshift_worker::{Device, Failure, Footprint, ModelInfo, Placement, ResidentMemory, Worker};
 
 use crate::config::{Config, KeepAlive};
 use crate::file_id::FileId;
@@ -29,10 +29,21 @@ pub(crate) struct Resident {
     pub header: Option<(FileId, Arc<ModelInfo>)>,
     /// Devices it is not placed on until then, and why.
     pub cooled: HashMap<Device, (Duration, Failure)>,
-    /// Bytes it was found to need beyond its footprint.
+    /// Bytes it is planned with beyond its footprint because it ran out of memory.
     pub extra_bytes: u64,
+    /// What was resident beyond its footprint when last measured; `None` before its first load.
+    missed: Option<Missed>,
     line: VecDeque<u64>,
     failed_load: Option<(u64, Failure, Device)>,
+}
+
+/// Resident bytes that a footprint did not predict.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Missed {
+    /// Of the process's own memory.
+    pub hard_bytes: u64,
+    /// Of mapped files.
+    pub soft_bytes: u64,
 }
 
 /// Where a model is in its life.
@@ -99,6 +110,7 @@ impl Residents {
             header: None,
             cooled: HashMap::new(),
             extra_bytes: 0,
+            missed: None,
             line: VecDeque::new(),
             failed_load: None,
         };
@@ -182,6 +194,43 @@ impl Residents {
             }
         }
         None
+    }
+
+    /// Compares what a worker that has just loaded has resident with `footprint`, and corrects what is set aside for it and what
+    /// later loads are planned with. KV and scratch are reserved and not yet touched then: what is resident is the constant.
+    pub fn measure_load(&mut self, index: usize, generation: u64, footprint: &Footprint, found: ResidentMemory) -> Missed {
+        let missed = Missed {
+            hard_bytes: found.anon_bytes.saturating_sub(footprint.fixed_bytes),
+            soft_bytes: found.file_bytes.saturating_sub(footprint.soft_bytes()),
+        };
+        self.correct(index, generation, footprint, missed);
+        missed
+    }
+
+    /// As [`Residents::measure_load`] for a worker that has answered: it may then have touched all that was planned.
+    pub fn measure_use(&mut self, index: usize, generation: u64, footprint: &Footprint, found: ResidentMemory) {
+        let (State::Ready(loaded) | State::Draining(loaded)) = &self.models[index].state else { return };
+        let context = loaded.placement.context;
+        let known = self.models[index].missed.unwrap_or_default();
+        let hard_bytes = found.anon_bytes.saturating_sub(footprint.hard_bytes(context)).max(known.hard_bytes);
+        self.correct(index, generation, footprint, Missed { hard_bytes, ..known });
+    }
+
+    fn correct(&mut self, index: usize, generation: u64, footprint: &Footprint, missed: Missed) {
+        let resident = &mut self.models[index];
+        let (State::Ready(loaded) | State::Draining(loaded)) = &mut resident.state else { return };
+        if loaded.generation == generation && matches!(loaded.placement.device, Device::Cpu | Device::CandleCpu) {
+            resident.missed = Some(missed);
+            let planned = footprint.hard_bytes(loaded.placement.context).saturating_add(resident.extra_bytes);
+            loaded.reserve.hard_bytes = planned.saturating_add(missed.hard_bytes);
+        }
+    }
+
+    /// What the footprint of a model lacks: as measured; of one never loaded, as with the model that lacked most.
+    pub fn missed(&self, index: usize) -> Missed {
+        let worst = |field: fn(&Missed) -> u64| self.models.iter().filter_map(|model| model.missed.as_ref()).map(field).max().unwrap_or(0);
+        let of_others = || Missed { hard_bytes: worst(|missed| missed.hard_bytes), soft_bytes: worst(|missed| missed.soft_bytes) };
+        self.models[index].missed.unwrap_or_else(of_others)
     }
 
     /// The first generation that a load begun from now on can have, seen from its failures.

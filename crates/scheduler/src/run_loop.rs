@@ -228,7 +228,14 @@ impl Shared {
     /// Frees the slot of a request that has ended.
     pub fn release(&self, slot: &Slot) {
         let now = self.clock.now();
-        self.change(|state, effects| effects.dropped.extend(state.residents.release(slot, now)));
+        let measured = slot.worker.resident();
+        self.change(|state, effects| {
+            let header = state.residents.models[slot.index].header.clone();
+            if let Some((found, (_, info))) = measured.zip(header) {
+                state.residents.measure_use(slot.index, slot.generation, &info.footprint, found);
+            }
+            effects.dropped.extend(state.residents.release(slot, now));
+        });
     }
 
     /// Gives up on a request that still runs: its worker was told, or is killed.

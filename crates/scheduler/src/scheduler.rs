@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use downshift_worker::{Failure, FailureKind, Launcher, ModelInfo, Placement, RequestId, Worker};
+use downshift_worker::{Embedded, Failure, FailureKind, Launcher, ModelInfo, Placement, Prompt, RequestId, Worker};
 
 use crate::attempt::{Answer, Refused};
 use crate::chain::Options;
@@ -32,6 +32,8 @@ pub struct ModelStatus {
     pub state: ModelState,
     /// Whether it is tried at all.
     pub verdict: ModelVerdict,
+    /// Bytes made resident so far and in all, of a load that is under way; 0 in all while that is unknown.
+    pub progress: Option<(u64, u64)>,
     /// Where it is loaded, or being loaded.
     pub placement: Option<Placement>,
     /// Requests that run on it.
@@ -110,13 +112,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// Nobody answered; every attempt is in the error.
-    pub fn embed(
-        &self,
-        id: RequestId,
-        inputs: Vec<String>,
-        models: Vec<String>,
-        options: Options,
-    ) -> Result<Answer<Vec<Vec<f32>>>, Refused> {
+    pub fn embed(&self, id: RequestId, inputs: Vec<Prompt>, models: Vec<String>, options: Options) -> Result<Answer<Embedded>, Refused> {
         embed(&self.shared, id, inputs, models, options)
     }
 
@@ -132,9 +128,14 @@ impl Scheduler {
         self.shared.look(|state| {
             let resident = |(index, name): (usize, String)| {
                 let resident = &state.residents.models[index];
+                let mut loaded_bytes = None;
                 let (life, placement, running) = match &resident.state {
                     State::Unloaded => (ModelState::Unloaded, None, 0),
-                    State::Loading { placement, .. } => (ModelState::Loading, Some(*placement), 0),
+                    State::Loading { placement, progress, .. } => {
+                        let read = progress.read();
+                        loaded_bytes = Some((read.done_bytes, read.total_bytes));
+                        (ModelState::Loading, Some(*placement), 0)
+                    }
                     State::Ready(loaded) => (ModelState::Ready, Some(loaded.placement), loaded.leases.len()),
                     State::Draining(loaded) => (ModelState::Draining, Some(loaded.placement), loaded.leases.len()),
                 };
@@ -143,7 +144,8 @@ impl Scheduler {
                     Verdict::Cooling { until, failure, .. } => ModelVerdict::Cooling(until.saturating_sub(now), failure.clone()),
                     Verdict::Quarantined { failure, .. } => ModelVerdict::Quarantined(failure.clone()),
                 };
-                ModelStatus { name, state: life, verdict, placement, running, waiting: state.residents.waiting(index) }
+                let waiting = state.residents.waiting(index);
+                ModelStatus { name, state: life, verdict, progress: loaded_bytes, placement, running, waiting }
             };
             names.enumerate().map(resident).collect()
         })
@@ -185,6 +187,16 @@ impl Scheduler {
         let slot = shared.acquire(&want, &mut |_| true).map_err(|failed| failed.failure)?;
         let _release = Release { shared, slot: &slot };
         Ok(work(slot.worker.as_ref()))
+    }
+
+    /// Calls `look` with the worker of this model if it is loaded, without waiting for a turn: for what costs the worker little.
+    pub fn peek<R>(&self, name: &str, look: impl FnOnce(&dyn Worker) -> R) -> Option<R> {
+        let index = self.config().index_of(name)?;
+        let worker = self.shared.look(|state| match &state.residents.models[index].state {
+            State::Ready(loaded) | State::Draining(loaded) => Some(loaded.worker.clone()),
+            State::Unloaded | State::Loading { .. } => None,
+        })?;
+        Some(look(worker.as_ref()))
     }
 
     /// What loading a model would take now, and whether there is room: for `context` positions, or those it is configured with.

@@ -37,8 +37,10 @@ impl Setting {
     pub fn ledger(&self, shared: &Shared, state: &State) -> (Need, Ledger) {
         let settings = &shared.config.settings;
         let Self { index, footprint, weights_id, context, least_context, devices, resident, room } = self;
-        let extra_bytes = state.residents.models[*index].extra_bytes;
-        let need = Need { footprint: *footprint, extra_bytes, weights_id: *weights_id, context: *context, least_context: *least_context };
+        let missed = state.residents.missed(*index);
+        let extra_bytes = state.residents.models[*index].extra_bytes.saturating_add(missed.hard_bytes);
+        let footprint = Footprint { program_bytes: footprint.program_bytes.saturating_add(missed.soft_bytes), ..*footprint };
+        let need = Need { footprint, extra_bytes, weights_id: *weights_id, context: *context, least_context: *least_context };
         let own_bytes = room.own_anon_bytes.saturating_sub(shared.own_bytes_at_start);
         let entries = state.residents.entries(&shared.config, resident, own_bytes);
         let mut limits = room.limits.clone();

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use downshift_worker::{Delta, Device, Failure, FailureKind, Request, RequestId, Stage};
+use downshift_worker::{Delta, Device, Embedded, Failure, FailureKind, Prompt, Request, RequestId, Stage};
 
 use crate::attempt::{Answer, Attempt, Refused};
 use crate::chain::{Chain, Options};
@@ -71,10 +71,10 @@ pub(crate) fn submit(shared: &Arc<Shared>, submission: Submission, listener: &mu
 pub(crate) fn embed(
     shared: &Arc<Shared>,
     id: RequestId,
-    inputs: Vec<String>,
+    inputs: Vec<Prompt>,
     models: Vec<String>,
     options: Options,
-) -> Result<Answer<Vec<Vec<f32>>>, Refused> {
+) -> Result<Answer<Embedded>, Refused> {
     travel(shared, id, Embed(inputs.into()), models, options, &mut |_| ControlFlow::Continue(()))
 }
 

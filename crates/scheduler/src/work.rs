@@ -3,7 +3,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use downshift_worker::{Completion, Failure, FailureKind, Input, ModelInfo, ModelKind, Prompt, Request, RequestId, Sink, Stage, Worker};
+use downshift_worker::{
+    Completion, Failure, FailureKind, Input, ModelInfo, ModelKind, Prompt, Request, RequestId, Sink, Stage, ToolChoice, Worker,
+};
 
 use crate::config::OnStreamFailure;
 use crate::loop_guard::LoopGuard;
@@ -75,6 +77,10 @@ impl Work for Generate {
         if info.kind != ModelKind::Chat {
             return Some(Refusal { reason: "this model makes vectors and no text", is_stranger: true });
         }
+        let forced = matches!(&self.0.input, Input::Chat { tools, .. } if !tools.is_empty()) && forces_call(&self.0);
+        if forced && !info.calls_tools {
+            return Some(Refusal { reason: "the chat template of this model knows no tools", is_stranger: false });
+        }
         let has_ids = matches!(self.0.input, Input::Completion(Prompt::Tokens(_)));
         let reason = "the prompt's token ids belong to another vocabulary";
         (has_ids && index != primary).then_some(Refusal { reason, is_stranger: false })
@@ -100,12 +106,13 @@ impl Work for Generate {
     }
 
     fn shown(&self, written: &Written, setting: OnStreamFailure) -> Shown {
-        let Request { input, sampling, logprobs, .. } = &self.0;
-        let has_tools = matches!(input, Input::Chat { tools, .. } if !tools.is_empty());
+        let Request { sampling, logprobs, .. } = &self.0;
         match setting {
             _ if !written.is_shown() => Shown::Nothing,
             OnStreamFailure::Error => Shown::Sealed,
-            OnStreamFailure::Continue if written.taken_over || has_tools || sampling.seed.is_some() || logprobs.is_some() => {
+            // One that took over goes on from text, which a call is not.
+            OnStreamFailure::Continue if written.taken_over && written.has_calls => Shown::Sealed,
+            OnStreamFailure::Continue if written.taken_over || written.has_calls || sampling.seed.is_some() || logprobs.is_some() => {
                 Shown::BySameModel
             }
             OnStreamFailure::Continue => Shown::Continuable,
@@ -125,7 +132,9 @@ impl Work for Generate {
         let run = Run { worker: &slot.worker, limits: attempted.limits, clock: &shared.clock, ticket: attempted.ticket };
         let model = (slot.index, spec.name.as_str(), slot.placement.device);
         let mut outlet = Outlet::new(stream, attempted.written, attempted.reason, model, attempted.listener);
-        outlet.guard = settings.loop_guard.then(LoopGuard::new);
+        // What a grammar asks for may well repeat itself.
+        let is_free = self.0.format.is_text() && !forces_call(&self.0);
+        outlet.guard = (settings.loop_guard && is_free).then(LoopGuard::new);
         let call = move |worker: &dyn Worker, sink: &mut dyn Sink| worker.generate(&request, sink);
         let completion = match run.go(id, call, &mut |delta| outlet.take(delta, shared.clock.now()), release)? {
             Ended::Whole(completion) => completion,
@@ -142,6 +151,11 @@ impl Work for Generate {
         }
         if outlet.flush() { Ok(completion) } else { Err(client_left(Stage::Decode)) }
     }
+}
+
+/// Whether the answer must be a call of a tool.
+fn forces_call(request: &Request) -> bool {
+    matches!(&request.input, Input::Chat { tool_choice: ToolChoice::Required | ToolChoice::Function(_), .. })
 }
 
 /// No prompt of this input has more tokens: each is a byte at least, and templates add a little to every message.

@@ -20,7 +20,7 @@ pub struct Failure {
 impl Failure {
     /// A failure of `kind` at `stage`.
     pub fn new(kind: FailureKind, stage: Stage, message: impl Into<String>) -> Self {
-        Self { kind, stage, message: message.into() }
+        Self { kind, stage, message: one_line(message.into()) }
     }
 }
 
@@ -31,6 +31,14 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+/// Whatever a file or a template has put into it, a message is one line and steers no terminal.
+fn one_line(message: String) -> String {
+    if !message.contains(char::is_control) {
+        return message;
+    }
+    message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
 
 /// How far an attempt had come when it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -163,5 +171,16 @@ impl FailureKind {
             Self::QueueFull => "queue_full",
             Self::Mock => "mock",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_one_line_whatever_was_put_into_it() {
+        let failure = Failure::new(FailureKind::CannotDo, Stage::Admission, "no\r\nsystem\u{1b}[2J\tmessage: größer");
+        assert_eq!(failure.to_string(), "no  system [2J message: größer");
     }
 }

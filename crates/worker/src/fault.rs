@@ -28,8 +28,8 @@ pub use rules::{FaultError, Faults};
 use crate::platform::{self, FatalSignal};
 use crate::subprocess::LIFE_VARIABLE;
 use crate::{
-    Completion, Delta, DeviceMemory, Failure, FailureKind, Input, Launcher, LoadProgress, ModelInfo, ModelSpec, Placement, Request,
-    RequestId, ResidentMemory, Sink, Stage, Stats, Worker, lock,
+    Completion, Delta, DeviceMemory, Embedded, Failure, FailureKind, Input, Launcher, LoadProgress, ModelInfo, ModelSpec, Placement,
+    Prompt, Request, RequestId, ResidentMemory, Sink, Stage, Stats, Worker, lock,
 };
 
 /// What a slow load or prefill takes longer.
@@ -183,7 +183,7 @@ impl Worker for FaultyWorker {
         }
     }
 
-    fn embed(&self, inputs: &[String]) -> Result<Vec<Vec<f32>>, Failure> {
+    fn embed(&self, inputs: &[Prompt]) -> Result<Embedded, Failure> {
         self.prefill()?;
         self.inner.embed(inputs)
     }

@@ -17,7 +17,7 @@ mod wire;
 
 pub use failure::{Failure, FailureKind, Stage};
 pub use fault::{FaultError, Faults, Faulty};
-pub use output::{Completion, Delta, FinishReason, Timings, TokenLogprob, ToolCallDelta, Usage};
+pub use output::{Completion, Delta, Embedded, FinishReason, Timings, TokenLogprob, ToolCallDelta, Usage};
 pub use request::{Input, Message, Prompt, Request, RequestId, ResponseFormat, Resume, Role, SamplingParams, ToolChoice};
 pub use serve::serve;
 pub use spec::{
@@ -56,7 +56,7 @@ pub trait Launcher: Send + Sync {
     /// Counts the prompt tokens of `request` with the model's own template and tokenizer, without loading its weights.
     ///
     /// # Errors
-    /// As [`Launcher::inspect`]; and [`FailureKind::InvalidRequest`] where the template refuses the messages.
+    /// As [`Launcher::inspect`]; and [`FailureKind::CannotDo`] where the template refuses the messages.
     fn count(&self, spec: &ModelSpec, request: &Request) -> Result<usize, Failure>;
 
     /// Loads the model where `placement` says and returns once it can answer.
@@ -86,8 +86,9 @@ pub trait Worker: Send + Sync {
     /// Vectors of `inputs`, in order, pooled and normalized as the model says.
     ///
     /// # Errors
-    /// [`FailureKind::CannotDo`] where the model is no embedder.
-    fn embed(&self, inputs: &[String]) -> Result<Vec<Vec<f32>>, Failure>;
+    /// [`FailureKind::CannotDo`] where the model is no embedder; [`FailureKind::PromptTooLong`] and
+    /// [`FailureKind::InvalidRequest`] for an input that it cannot read.
+    fn embed(&self, inputs: &[Prompt]) -> Result<Embedded, Failure>;
 
     /// Token ids of `text`; with `special`, spellings of special tokens become those tokens.
     ///
@@ -104,7 +105,7 @@ pub trait Worker: Send + Sync {
     /// The prompt text that the model's template makes of a conversation.
     ///
     /// # Errors
-    /// [`FailureKind::InvalidRequest`] where the template refuses the messages.
+    /// [`FailureKind::CannotDo`] where the template refuses the messages.
     fn apply_template(&self, input: &Input) -> Result<String, Failure>;
 
     /// Ends the request with this id, wherever it is; unknown ids are ignored.

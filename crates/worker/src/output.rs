@@ -25,6 +25,12 @@ impl Delta {
     pub fn is_shown(&self) -> bool {
         !(self.text.is_empty() && self.reasoning.is_empty() && self.tool_calls.is_empty())
     }
+
+    /// Bytes of all that a caller sees: text, reasoning, and the names and arguments of calls.
+    pub fn shown_bytes(&self) -> usize {
+        let call = |call: &ToolCallDelta| call.name.as_ref().map_or(0, String::len) + call.arguments.len();
+        self.text.len() + self.reasoning.len() + self.tool_calls.iter().map(call).sum::<usize>()
+    }
 }
 
 /// A piece of a tool call. The first of each call carries the name, the later ones only more of the arguments.
@@ -93,6 +99,15 @@ pub struct Usage {
     pub prompt_tokens: u32,
     /// Tokens generated.
     pub completion_tokens: u32,
+}
+
+/// Vectors, and what they were made of.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Embedded {
+    /// One per input, in order, pooled and normalized as the model says.
+    pub vectors: Vec<Vec<f32>>,
+    /// Tokens read of all inputs, those that the model adds included and those beyond its limit not.
+    pub prompt_tokens: u32,
 }
 
 /// Where the time went.

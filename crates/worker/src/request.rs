@@ -26,7 +26,7 @@ pub struct Request {
     pub sampling: SamplingParams,
     /// Most tokens to generate; `None` means until the context is full.
     pub max_tokens: Option<u32>,
-    /// The answer ends before the first of these strings.
+    /// The answer ends before the first of these strings; they are looked for in its content, not in reasoning or calls.
     pub stop: Vec<String>,
     /// Report the log-probability of each token, with this many alternatives.
     pub logprobs: Option<u8>,
@@ -48,13 +48,16 @@ pub enum Resume {
     Tokens {
         /// Every token accepted so far, those whose text was held back included.
         token_ids: Vec<u32>,
-        /// Bytes of their text that were sent; the rest, held back then, is sent first.
+        /// Bytes of their text, reasoning, and calls' names and arguments that were sent; the rest, held back then, is sent first.
         shown_bytes: usize,
     },
     /// Another model: prefill this text verbatim as the open assistant turn and force its bytes where tokens straddle its end.
     Text {
         /// The text that was sent.
         text: String,
+        /// The reasoning that was sent before it. A model that does not think continues the text alone.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        reasoning: String,
         /// Tokens it was made of, by the count of the models before.
         tokens: u32,
     },

@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::wire::{self, BUILD, ChildRole, FromWorker, PROTOCOL, ToWorker, WINDOW, WireError};
-use crate::{Delta, Failure, FailureKind, Launcher, Request, RequestId, Sink, Stage, Worker, lock, panic_text, platform};
+use crate::{Delta, Embedded, Failure, FailureKind, Launcher, Request, RequestId, Sink, Stage, Worker, lock, panic_text, platform};
 
 /// How often changed gauges are reported while requests run.
 const HEARTBEAT: Duration = Duration::from_millis(100);
@@ -177,8 +177,9 @@ impl Session {
             }
             ToWorker::Generate { request } => FromWorker::Completion(self.generate(call, running, &request)?),
             ToWorker::Embed { inputs } => {
-                let vectors = self.worker()?.embed(&inputs)?;
-                FromWorker::Vectors(vectors.into_iter().map(|vector| vector.into_iter().map(f32::to_bits).collect()).collect())
+                let Embedded { vectors, prompt_tokens } = self.worker()?.embed(&inputs)?;
+                let bits = vectors.into_iter().map(|vector| vector.into_iter().map(f32::to_bits).collect()).collect();
+                FromWorker::Vectors { bits, prompt_tokens }
             }
             ToWorker::Tokenize { text, special } => FromWorker::Tokens(self.worker()?.tokenize(&text, special)?),
             ToWorker::Detokenize { ids } => FromWorker::Text(self.worker()?.detokenize(&ids)?),

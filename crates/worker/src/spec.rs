@@ -216,8 +216,13 @@ pub struct ModelInfo {
     pub context_train: u32,
     /// Entries of the vocabulary.
     pub vocab_size: u32,
+    /// Numbers of one vector, where the model makes vectors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dimension: Option<u32>,
     /// Whether the file or the entry has a chat template.
     pub has_chat_template: bool,
+    /// Whether that template hears of tools, so that the model can be made to call one.
+    pub calls_tools: bool,
     /// What running it needs.
     pub footprint: Footprint,
 }
@@ -227,6 +232,8 @@ pub struct ModelInfo {
 pub struct Footprint {
     /// Mapped weights: page cache, shared by workers of the same file.
     pub weights_bytes: u64,
+    /// The program's own code: page cache, shared by all workers.
+    pub program_bytes: u64,
     /// Keys and values of one position, all layers.
     pub kv_bytes_per_position: u64,
     /// Scratch planned at load for one step, logits included.
@@ -236,6 +243,11 @@ pub struct Footprint {
 }
 
 impl Footprint {
+    /// Memory that is a file's and can be read again: what stays resident of it while the model is in use.
+    pub fn soft_bytes(&self) -> u64 {
+        self.weights_bytes.saturating_add(self.program_bytes)
+    }
+
     /// Memory that cannot be given back while the model is loaded, with a KV pool of `context` positions.
     pub fn hard_bytes(&self, context: u32) -> u64 {
         self.kv_bytes_per_position.saturating_mul(u64::from(context)).saturating_add(self.scratch_bytes).saturating_add(self.fixed_bytes)

@@ -48,7 +48,7 @@ pub(crate) const LIFE_VARIABLE: &str = "DOWNSHIFT_WORKER_LIFE";
 /// Launches each model in a child process: `program args..`, which must call [`crate::serve`] first thing and be of this build.
 ///
 /// A worker's process is killed and reaped when the worker is dropped, and dies with this process. Its stderr goes to
-/// `tracing` at debug level, target `downshift::worker`, and its last lines into the message of the failure it ends with.
+/// `tracing`, target `downshift::worker`, and its last lines into the message of the failure it ends with.
 pub struct Subprocess {
     program: PathBuf,
     args: Vec<OsString>,

@@ -67,7 +67,7 @@ pub enum TemplateError {
         message: String,
     },
     /// The template refused the messages with `raise_exception`; this is its own sentence.
-    #[error("{0}")]
+    #[error("the chat template refuses the messages: {0}")]
     Raised(String),
     /// An operation failed, as it would in Python.
     #[error("chat template, line {line}: {message}")]

@@ -252,6 +252,17 @@ impl Arm for CandleArm {
     }
 
     /// candle sizes its own CPU pool, and a GPU needs none.
+    fn copy_kv(&mut self, from: u32, to: u32, positions: usize) -> Result<(), Error> {
+        for (keys, values) in &self.kv {
+            for pool in [keys, values] {
+                // A copy of its own: a tensor cannot be written from a view of itself.
+                let rows = pool.narrow(0, from as usize * KV_BLOCK, positions)?.force_contiguous()?;
+                pool.slice_set(&rows, 0, to as usize * KV_BLOCK)?;
+            }
+        }
+        Ok(())
+    }
+
     fn set_threads(&mut self, _threads: usize) {}
 
     fn max_rows(&self) -> usize {

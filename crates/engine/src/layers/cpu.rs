@@ -3,7 +3,7 @@
 use downshift_kernels::attention::{AttnParams, AttnScratch, AttnSeq};
 use downshift_kernels::kv::{KV_BLOCK, KvLayer, KvLayerMut, KvLayout, KvType as KvStorage};
 use downshift_kernels::rope::Rope;
-use downshift_kernels::{Activation, Activations, Cpu, Isa, LinearJob};
+use downshift_kernels::{Activation, Activations, Cpu, DType, Isa, LinearJob, pool};
 use downshift_worker::KvType;
 use memmap2::MmapMut;
 
@@ -24,6 +24,10 @@ const ROWS_SHARED: usize = 16;
 
 /// Workers; more than any machine has, and few enough for their stacks.
 const MAX_THREADS: usize = 512;
+
+/// What a worker's products and attention keep for themselves, from the kernels' tiles: a chunk of weight rows times the rows of
+/// a step, twice, and a tile of query rows.
+const BYTES_PER_THREAD: usize = 1 << 20;
 
 /// Sequences of one step that attention plans for without growing.
 const MAX_SEQUENCES: usize = 16;
@@ -92,11 +96,19 @@ impl CpuArm {
         ((layout.k_block_bytes() + layout.v_block_bytes()) / KV_BLOCK * config.n_layers) as u64
     }
 
-    /// Bytes of scratch that [`CpuArm::new`] plans, and that a step of the most rows makes resident.
-    pub fn scratch_bytes(config: &ModelConfig) -> u64 {
+    /// Bytes of what [`CpuArm::new`] plans that steps of the most rows make resident. Forms of the activations that no kernel of
+    /// this machine reads for the weights' types stay untouched and are not counted.
+    pub fn scratch_bytes(gguf: &Gguf, config: &ModelConfig) -> u64 {
+        let (isa, threads) = (Isa::from_env(), pool::default_threads().min(MAX_THREADS));
         let floats = MAX_ROWS * (config.hidden_size + config.q_size() + config.k_size() + config.v_size() + config.rope.dim)
             + LOGITS_ROWS * config.n_vocab;
-        (floats * 4 + Activations::bytes_for(MAX_ROWS, config.hidden_size) + Activations::bytes_for(MAX_ROWS, mixed_size(config))) as u64
+        let dtypes = |mixed: bool| {
+            let used = gguf.tensors().filter(move |tensor| tensor.dims.len() > 1 && is_mixed_input(&tensor.name) == Some(mixed));
+            used.filter_map(|tensor| DType::from_ggml(tensor.ggml_type))
+        };
+        let normed = Activations::bytes_used(isa, MAX_ROWS, config.hidden_size, dtypes(false));
+        let mixed = Activations::bytes_used(isa, MAX_ROWS, mixed_size(config), dtypes(true));
+        (floats * 4 + normed + mixed + threads * BYTES_PER_THREAD) as u64
     }
 
     /// Norms the residual's rows into the input of `weights`.
@@ -125,6 +137,12 @@ fn kv_layout(config: &ModelConfig, kv_type: KvType) -> KvLayout {
         KvType::Q8_0 => KvStorage::Q8_0,
     };
     KvLayout { kind, n_kv_heads: config.n_kv_heads, k_dim: config.head_dim, v_dim: config.v_head_dim }
+}
+
+/// Whether a layer's matrix takes its input from attention or the gate, or else from the normed residual; `None` for what is no
+/// layer's: the head sees few rows at a time.
+fn is_mixed_input(name: &str) -> Option<bool> {
+    name.starts_with("blk.").then(|| name.ends_with(".attn_output.weight") || name.ends_with(".ffn_down.weight"))
 }
 
 fn mixed_size(config: &ModelConfig) -> usize {
@@ -240,6 +258,20 @@ impl Arm for CpuArm {
             self.cpu.linear(&self.normed, m, &mut [LinearJob { weight, bias: None, out, out_stride: n_vocab, accumulate: false }]);
             for (idx, row) in self.logits[..m * n_vocab].chunks_exact_mut(n_vocab).enumerate() {
                 on_logits(group_idx * LOGITS_ROWS + idx, row);
+            }
+        }
+        Ok(())
+    }
+
+    fn copy_kv(&mut self, from: u32, to: u32, positions: usize) -> Result<(), Error> {
+        let KvLayout { kind, n_kv_heads, k_dim, v_dim } = self.layout;
+        for (keys, values) in &mut self.kv {
+            for (pool, row_bytes) in [(keys, kind.row_bytes(k_dim)), (values, kind.row_bytes(v_dim))] {
+                let head_bytes = KV_BLOCK * row_bytes;
+                for head in 0..n_kv_heads {
+                    let [from, to] = [from, to].map(|block| (block as usize * n_kv_heads + head) * head_bytes);
+                    pool.copy_within(from..from + positions * row_bytes, to);
+                }
             }
         }
         Ok(())

@@ -86,6 +86,9 @@ pub trait Arm: Loader + Send {
         on_logits: &mut dyn FnMut(usize, &mut [f32]),
     ) -> Result<(), Error>;
 
+    /// Copies the keys and values of the first `positions` of a block to another one, in all layers.
+    fn copy_kv(&mut self, from: u32, to: u32, positions: usize) -> Result<(), Error>;
+
     /// How many cores the next step may use.
     fn set_threads(&mut self, threads: usize);
 

@@ -70,6 +70,12 @@ pub trait Forward: Send {
     /// A device error. The KV pool stays usable; the batch's own positions are undefined.
     fn forward(&mut self, batch: &Batch, on_logits: &mut dyn FnMut(usize, &mut [f32])) -> Result<(), Error>;
 
+    /// Copies the keys and values of the first `positions` of a block to another one, in all layers.
+    ///
+    /// # Errors
+    /// A device error.
+    fn copy_kv(&mut self, from: u32, to: u32, positions: usize) -> Result<(), Error>;
+
     /// How many cores the next step may use.
     fn set_threads(&mut self, threads: usize);
 
@@ -142,6 +148,10 @@ impl<A: Arm> Forward for Decoder<A> {
             arm.add_projection(&mlp.down_proj)?; // residual += mixed · Wdownᵀ
         }
         arm.logits(output_norm, lm_head.as_ref().unwrap_or(embedding), batch, on_logits) // (n_outputs, n_vocab)
+    }
+
+    fn copy_kv(&mut self, from: u32, to: u32, positions: usize) -> Result<(), Error> {
+        self.arm.copy_kv(from, to, positions)
     }
 
     fn set_threads(&mut self, threads: usize) {

@@ -1,7 +1,7 @@
-//! Chooses the next token from its logits, in llama.cpp's order: logit bias, penalties, top-k, top-p, min-p,
-//! temperature, then a draw. The draw depends on the seed and on the token's number only, so a sequence can
+//! Chooses the next token from its logits: first a grammar's mask, then llama.cpp's order of logit bias, penalties, top-k,
+//! top-p, min-p, temperature, and a draw. The draw depends on the seed and on the token's number only, so a sequence can
 //! be resumed without saved state.
-//! Does not own stopping at end-of-generation tokens, nor detokenizing.
+//! Does not own grammars ([`Constraint`] is their way in), stopping at end-of-generation tokens, nor detokenizing.
 
 mod params;
 mod stop;
@@ -10,7 +10,7 @@ mod stop;
 mod tests;
 
 use std::cmp::Ordering;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 
 pub use params::{InvalidParameter, SamplingParams};
@@ -22,6 +22,42 @@ pub use stop::{StopMatcher, StopStep};
 pub struct NonFinite {
     /// The first token it shows at.
     pub token_id: u32,
+}
+
+/// Why no token could be chosen.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SampleError {
+    /// The model's logits are broken.
+    #[error(transparent)]
+    NonFinite(#[from] NonFinite),
+    /// No token may follow, or finding those that may was given up.
+    #[error(transparent)]
+    Constraint(#[from] ConstraintError),
+}
+
+/// A constraint that allows no token.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct ConstraintError {
+    /// What is wrong.
+    pub reason: String,
+    /// Whether it takes more work than allowed; otherwise the vocabulary cannot spell what must come next.
+    pub is_too_complex: bool,
+}
+
+/// What tokens may come next in one sequence.
+pub trait Constraint: Send {
+    /// Sets the logits of tokens that must not come next to negative infinity.
+    ///
+    /// # Errors
+    /// Where none may, or where that takes too much work to say.
+    fn mask(&mut self, logits: &mut [f32]) -> Result<(), ConstraintError>;
+
+    /// Takes the token that was chosen.
+    fn accept(&mut self, token_id: u32);
+
+    /// Whether nothing may follow.
+    fn is_complete(&self) -> bool;
 }
 
 /// Log-probabilities of one position, from the model's own distribution.
@@ -50,7 +86,8 @@ pub struct Sampler {
     n_vocab: usize,
     seed: u64,
     recent: Option<Recent>,
-    /// The logits after bias and penalties; unused without either.
+    constraint: Option<Box<dyn Constraint>>,
+    /// The logits after mask, bias and penalties; unused without any.
     adjusted: Vec<f32>,
     candidates: Vec<Candidate>,
 }
@@ -77,10 +114,22 @@ impl Sampler {
             seed: params.seed.unwrap_or_else(random_seed),
             n_vocab,
             recent,
+            constraint: None,
             adjusted: Vec::with_capacity(if adjusts { n_vocab } else { 0 }),
             candidates: Vec::with_capacity(n_candidates),
             params,
         })
+    }
+
+    /// Lets only those tokens through that `constraint` allows. It has seen all tokens that were accepted before.
+    pub fn constrain(&mut self, constraint: Box<dyn Constraint>) {
+        self.adjusted.reserve_exact(self.n_vocab);
+        self.constraint = Some(constraint);
+    }
+
+    /// Whether a constraint lets nothing follow what was chosen.
+    pub fn is_complete(&self) -> bool {
+        self.constraint.as_ref().is_some_and(|constraint| constraint.is_complete())
     }
 
     /// The seed in use, to repeat the choices with.
@@ -95,23 +144,41 @@ impl Sampler {
         }
     }
 
+    /// Chooses the token after `n_generated` others, and takes it for the penalties and the constraint.
+    ///
+    /// # Errors
+    /// As [`Sampler::sample`].
+    pub fn next(&mut self, logits: &[f32], n_generated: u64) -> Result<u32, SampleError> {
+        let token_id = self.sample(logits, n_generated)?;
+        self.accept(token_id);
+        if let Some(constraint) = &mut self.constraint {
+            constraint.accept(token_id);
+        }
+        Ok(token_id)
+    }
+
     /// The token after `n_generated` others, from its `logits` (`n_vocab`).
     ///
     /// # Errors
-    /// If a logit is NaN or positive infinity, or none is finite.
+    /// If a logit is NaN or positive infinity, or none is finite; if the constraint allows none.
     ///
     /// # Panics
     /// If `logits` has another length than the vocabulary.
-    pub fn sample(&mut self, logits: &[f32], n_generated: u64) -> Result<u32, NonFinite> {
+    pub fn sample(&mut self, logits: &[f32], n_generated: u64) -> Result<u32, SampleError> {
         assert_eq!(logits.len(), self.n_vocab, "logits of another vocabulary");
-        if self.recent.is_none() && self.params.logit_bias.is_empty() {
+        if self.recent.is_none() && self.params.logit_bias.is_empty() && self.constraint.is_none() {
             let max = checked_max(logits)?;
             return Ok(choose(&self.params, &mut self.candidates, logits, max, self.seed, n_generated));
         }
         checked_max(logits)?;
         self.adjusted.clear();
         self.adjusted.extend_from_slice(logits);
-        for &(token_id, bias) in &self.params.logit_bias {
+        if let Some(constraint) = &mut self.constraint {
+            constraint.mask(&mut self.adjusted)?;
+        }
+        // A constraint is stronger than a ban: where only banned tokens may follow, one of them does.
+        let may_ban = self.constraint.is_none() || self.leaves_some();
+        for &(token_id, bias) in self.params.logit_bias.iter().filter(|(_, bias)| may_ban || bias.is_finite()) {
             self.adjusted[token_id as usize] += bias;
         }
         if let Some(recent) = &mut self.recent {
@@ -119,6 +186,14 @@ impl Sampler {
         }
         let max = checked_max(&self.adjusted)?;
         Ok(choose(&self.params, &mut self.candidates, &self.adjusted, max, self.seed, n_generated))
+    }
+
+    /// Whether a masked token is left that no bias bans.
+    fn leaves_some(&self) -> bool {
+        let bans = self.params.logit_bias.iter().filter(|(_, bias)| !bias.is_finite());
+        let banned: HashSet<u32> = bans.map(|(token_id, _)| *token_id).collect();
+        let allowed = (0u32..).zip(&self.adjusted).filter(|(_, logit)| **logit > f32::NEG_INFINITY);
+        banned.is_empty() || allowed.into_iter().any(|(token_id, _)| !banned.contains(&token_id))
     }
 }
 

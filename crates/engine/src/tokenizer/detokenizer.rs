@@ -11,6 +11,8 @@ pub struct Detokenizer<'t> {
     /// A leading space of the next text is one that encoding added.
     strip_space: bool,
     show_control: bool,
+    /// Control tokens that are shown in any case, ascending.
+    shown: &'t [u32],
 }
 
 impl<'t> Detokenizer<'t> {
@@ -21,7 +23,7 @@ impl<'t> Detokenizer<'t> {
         let ordinary = previous
             .and_then(|id| tokenizer.kind(id))
             .is_some_and(|kind| !matches!(kind, TokenKind::Control | TokenKind::Unknown | TokenKind::UserDefined));
-        Self { tokenizer, held: Vec::new(), strip_space: tokenizer.strip_space && !ordinary, show_control: false }
+        Self { tokenizer, held: Vec::new(), strip_space: tokenizer.strip_space && !ordinary, show_control: false, shown: &[] }
     }
 
     /// Emits the spellings of control tokens too.
@@ -30,10 +32,17 @@ impl<'t> Detokenizer<'t> {
         self
     }
 
+    /// Emits the spellings of these control tokens too; ascending.
+    pub fn showing(mut self, ids: &'t [u32]) -> Self {
+        self.shown = ids;
+        self
+    }
+
     /// Appends to `out` the text that `id` completes. Unknown ids and, unless asked for, control
     /// tokens give none.
     pub fn push(&mut self, id: u32, out: &mut String) {
-        if !self.show_control && self.tokenizer.kind(id) == Some(TokenKind::Control) {
+        let is_shown = self.show_control || self.shown.binary_search(&id).is_ok();
+        if !is_shown && self.tokenizer.kind(id) == Some(TokenKind::Control) {
             return;
         }
         let Some(bytes) = self.tokenizer.token_bytes(id) else { return };

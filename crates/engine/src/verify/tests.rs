@@ -169,6 +169,18 @@ fn unknown_types_unused_bytes_and_text_that_is_none_are_findings() {
 }
 
 #[test]
+fn numbers_of_keys_that_are_not_finite_are_findings() {
+    let file = GgufWriter::new("x")
+        .f32s("tokenizer.ggml.scores", &[0.0, -1.0, f32::NAN, f32::INFINITY])
+        .f32("x.scale", f32::NEG_INFINITY)
+        .f32("x.sound", 1.0)
+        .raw_tensor("a", &[8], 0, Some(0), vec![0; 32])
+        .finish();
+    let key = |key: &str, index| Finding::NonFiniteKey { key: key.to_owned(), index };
+    assert_eq!(report(&file).findings, [key("tokenizer.ggml.scores", 2), key("x.scale", 0)]);
+}
+
+#[test]
 fn progress_reaches_the_end_and_can_stop_it() {
     let dir = tempfile::tempdir().unwrap();
     let file = tiny_model("llama", 0, Stored::F32);

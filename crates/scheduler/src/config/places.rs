@@ -31,14 +31,20 @@ pub fn candidates(flag: Option<&Path>, variable: Option<OsString>, current: &Pat
 /// The first candidate that exists; `None` if there is no models.toml at all.
 ///
 /// # Errors
-/// A candidate that a person named does not exist.
+/// A candidate that a person named is no file that there is.
 pub fn locate(candidates: &[Candidate]) -> Result<Option<&Candidate>, ConfigError> {
     for candidate in candidates {
         if candidate.path.is_file() {
             return Ok(Some(candidate));
         }
         if candidate.named {
-            let problem = format!("there is no such file, but {} names it", candidate.source);
+            let source = candidate.source;
+            let problem = match std::fs::metadata(&candidate.path) {
+                Ok(found) if found.is_dir() => format!("{source} names a folder, not a file"),
+                Ok(_) => format!("{source} names what is no regular file"),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => format!("there is no such file, but {source} names it"),
+                Err(error) => format!("{source} names it, and it cannot be looked at: {error}"),
+            };
             return Err(ConfigError::new("", problem, "correct the path or leave it out").in_file(&candidate.path));
         }
     }

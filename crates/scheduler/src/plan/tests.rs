@@ -3,7 +3,8 @@ use super::*;
 const MIB: u64 = 1 << 20;
 
 fn footprint(weights: u64, kv_per_position: u64) -> Footprint {
-    Footprint { weights_bytes: weights * MIB, kv_bytes_per_position: kv_per_position, scratch_bytes: 10 * MIB, fixed_bytes: 10 * MIB }
+    let kv_bytes_per_position = kv_per_position;
+    Footprint { weights_bytes: weights * MIB, kv_bytes_per_position, scratch_bytes: 10 * MIB, fixed_bytes: 10 * MIB, program_bytes: 0 }
 }
 
 /// 1000 MiB of weights, 8192 positions of 16 KiB (128 MiB), 20 MiB besides.

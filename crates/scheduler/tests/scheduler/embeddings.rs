@@ -1,7 +1,7 @@
 //! Promises about vectors: they come from one space, are whole and finite, or there is an error.
 
 use downshift_scheduler::{Answer, Options, Refused, RefusedClass, Scheduler};
-use downshift_worker::{FailureKind as K, ModelKind};
+use downshift_worker::{Embedded, FailureKind as K, ModelKind, Prompt};
 
 use crate::support::*;
 
@@ -14,16 +14,32 @@ fn scheduler(fake: &std::sync::Arc<Fake>) -> Scheduler {
     )
 }
 
-fn embed(scheduler: &Scheduler, models: &[&str]) -> Result<Answer<Vec<Vec<f32>>>, Refused> {
+fn embed(scheduler: &Scheduler, models: &[&str]) -> Result<Answer<Embedded>, Refused> {
+    embed_inputs(scheduler, ["one", "three"].map(|text| Prompt::Text(text.to_owned())).to_vec(), models)
+}
+
+fn embed_inputs(scheduler: &Scheduler, inputs: Vec<Prompt>, models: &[&str]) -> Result<Answer<Embedded>, Refused> {
     let models = models.iter().map(|name| (*name).to_owned()).collect();
-    scheduler.embed(scheduler.next_request_id(), vec!["one".to_owned(), "three".to_owned()], models, Options::default())
+    scheduler.embed(scheduler.next_request_id(), inputs, models, Options::default())
 }
 
 #[test]
 fn vectors_come_in_the_order_of_the_texts() {
     let fake = Fake::new();
     let answer = embed(&scheduler(&fake), &[]).unwrap();
-    assert_eq!((answer.model.as_str(), answer.output), ("a", vec![vec![3.0, 1.0], vec![5.0, 1.0]]));
+    let vectors = vec![vec![3.0, 1.0], vec![5.0, 1.0]];
+    assert_eq!((answer.model.as_str(), answer.output), ("a", Embedded { vectors, prompt_tokens: 8 }));
+}
+
+#[test]
+fn token_ids_stay_with_the_model_whose_vocabulary_they_are_of() {
+    let fake = Fake::new();
+    let scheduler = scheduler(&fake);
+    let inputs = vec![Prompt::Tokens(vec![1, 2])];
+    assert_eq!(embed_inputs(&scheduler, inputs.clone(), &["a"]).unwrap().output.vectors, [[2.0, 1.0]]);
+    fake.act("a", [after(0, Then::Fail(K::NonFinite))]);
+    let refused = embed_inputs(&scheduler, inputs, &["a", "b"]).unwrap_err();
+    assert_eq!(refused.attempts[1].kind, K::CannotDo);
 }
 
 #[test]

@@ -329,3 +329,17 @@ fn a_caller_is_told_to_come_back_when_the_cooldown_ends() {
     let refused = ask(&scheduler, &[], streamed()).result.unwrap_err();
     assert_eq!((refused.class(), refused.retry_after), (RefusedClass::Unavailable, Some(Duration::from_secs(40))));
 }
+
+#[test]
+fn totals_count_every_drop_and_every_load_also_one_that_ends_at_the_header() {
+    let fake = Fake::new();
+    fake.inspect_fails("a", [K::Missing]);
+    fake.act("b", [after(0, Then::Fail(K::InvalidRequest))]);
+    let scheduler = fake.scheduler(ABC);
+    assert_eq!(ask(&scheduler, &[], streamed()).kind(), "invalid_request");
+    let counters = scheduler.counters();
+    let drop = ("a".to_owned(), "b".to_owned(), "missing");
+    assert_eq!(counters.fallback_total.into_iter().collect::<Vec<_>>(), [(drop, 1)], "b was tried, although the caller was told then");
+    let loads = [(("a".to_owned(), "missing"), 1), (("b".to_owned(), "ok"), 1)];
+    assert_eq!(counters.load_total.into_iter().collect::<Vec<_>>(), loads);
+}

@@ -2,7 +2,7 @@
 
 use downshift_scheduler::plan::Plan;
 use downshift_scheduler::{ModelState, Options, RefusedClass};
-use downshift_worker::{FailureKind as K, Input, Message, Request};
+use downshift_worker::{FailureKind as K, Footprint, Input, Message, Request, ResidentMemory};
 
 use crate::support::*;
 
@@ -182,4 +182,40 @@ fn a_model_that_was_loaded_small_is_loaded_again_for_a_longer_prompt_once_there_
     assert_eq!(ask_long(&scheduler, &["a"]).attempts(), "");
     assert_eq!(fake.count_of("load a on cpu with 2560"), 1);
     assert_eq!(fake.count_of("load a on cpu with 4096"), 1);
+}
+
+#[test]
+fn a_load_that_takes_more_than_predicted_corrects_the_plan() {
+    let fake = Fake::new();
+    fake.memory(10_000);
+    let footprint = Footprint { fixed_bytes: 20 << 20, scratch_bytes: 30 << 20, weights_bytes: 500 << 20, ..Footprint::default() };
+    fake.footprints.lock().unwrap().extend(["a", "b"].map(|model| (model.to_owned(), footprint)));
+    let takes = |anon_mib: u64, file_mib: u64| {
+        let found = ResidentMemory { anon_bytes: anon_mib << 20, file_bytes: file_mib << 20 };
+        fake.resident.lock().unwrap().insert("a".to_owned(), found);
+    };
+    let scheduler = fake.scheduler(&abc(""));
+    let need = |model: &str| {
+        let need = scheduler.plan(model, None).unwrap().need;
+        (need.extra_bytes >> 20, need.footprint.program_bytes >> 20)
+    };
+    takes(19, 500);
+    ask(&scheduler, &["a"], streamed());
+    assert_eq!(need("a"), (0, 0), "as predicted");
+
+    scheduler.unload("a");
+    takes(27, 512);
+    ask(&scheduler, &["a"], streamed());
+    assert_eq!(need("a"), (7, 12));
+    assert_eq!(need("b"), (7, 12), "what one lacked is expected of those never measured");
+    assert_eq!(scheduler.plan("b", None).unwrap().ledger.entries[0].hard_bytes >> 20, 57, "and set aside for the one that is loaded");
+
+    takes(90, 512);
+    ask(&scheduler, &["a"], streamed());
+    assert_eq!(need("a").0, 40, "in use it may touch what it has reserved, and touched more");
+
+    scheduler.unload("a");
+    takes(21, 500);
+    ask(&scheduler, &["a"], streamed());
+    assert_eq!(need("a"), (1, 0), "the last load counts");
 }

@@ -91,10 +91,16 @@ pub struct Fake {
     pub clock: Arc<FakeClock>,
     pub kinds: Mutex<HashMap<String, ModelKind>>,
     pub footprints: Mutex<HashMap<String, Footprint>>,
+    /// What workers are found to have resident; by default they do not know.
+    pub resident: Mutex<HashMap<String, ResidentMemory>>,
     pub inspects: Mutex<HashMap<String, VecDeque<FailureKind>>>,
     pub loads: Mutex<HashMap<String, VecDeque<Load>>>,
     pub acts: Mutex<HashMap<String, VecDeque<Act>>>,
     pub counts: Mutex<HashMap<String, usize>>,
+    /// What a model sends for a token, where that is not text.
+    pub says: Mutex<HashMap<String, fn(usize) -> Delta>>,
+    /// Models whose templates know no tools.
+    pub without_tools: Mutex<Vec<String>>,
     pub devices: Mutex<Vec<DeviceMemory>>,
     /// Where `/proc` and `/sys` of the fake machine lie.
     pub root: tempfile::TempDir,
@@ -112,10 +118,13 @@ impl Fake {
             clock: Arc::default(),
             kinds: Mutex::default(),
             footprints: Mutex::default(),
+            resident: Mutex::default(),
             inspects: Mutex::default(),
             loads: Mutex::default(),
             acts: Mutex::default(),
             counts: Mutex::default(),
+            says: Mutex::default(),
+            without_tools: Mutex::default(),
             devices: Mutex::new(vec![DeviceMemory { device: Device::Cpu, own_bytes: None }]),
             root: tempfile::tempdir().unwrap(),
             log: Mutex::default(),
@@ -209,7 +218,9 @@ impl Launcher for FakeLauncher {
             dtype: "F16".to_owned(),
             context_train: 4096,
             vocab_size: 32,
+            dimension: None,
             has_chat_template: true,
+            calls_tools: !self.0.without_tools.lock().unwrap().contains(&spec.name),
             footprint,
         })
     }
@@ -288,6 +299,10 @@ impl FakeWorker {
 }
 
 impl Worker for FakeWorker {
+    fn resident(&self) -> Option<ResidentMemory> {
+        self.fake.resident.lock().unwrap().get(&self.name).copied()
+    }
+
     fn generate(&self, request: &Request, sink: &mut dyn Sink) -> Result<Completion, Failure> {
         let fake = &self.fake;
         fake.note(format!("generate {}", self.name));
@@ -303,11 +318,9 @@ impl Worker for FakeWorker {
         for token in first..act.tokens.max(first) {
             fake.clock.advance(Duration::from_secs_f32(act.pace));
             self.steps.fetch_add(1, Ordering::Relaxed);
-            let delta = Delta {
-                text: format!("{}{token} ", self.name),
-                token_ids: vec![if matches!(act.then, Then::Repeat) { 7 } else { token as u32 }],
-                ..Delta::default()
-            };
+            let says = fake.says.lock().unwrap().get(&self.name).copied();
+            let said = says.map_or_else(|| Delta { text: format!("{}{token} ", self.name), ..Delta::default() }, |says| says(token));
+            let delta = Delta { token_ids: vec![if matches!(act.then, Then::Repeat) { 7 } else { token as u32 }], ..said };
             if sink.send(delta).is_break() {
                 fake.note(format!("stopped {}", self.name));
                 return Err(Failure::new(FailureKind::Cancelled, stage, "the client has left"));
@@ -329,14 +342,19 @@ impl Worker for FakeWorker {
         Ok(Completion { finish_reason: FinishReason::Stop, usage, timings: Timings::default() })
     }
 
-    fn embed(&self, inputs: &[String]) -> Result<Vec<Vec<f32>>, Failure> {
+    fn embed(&self, inputs: &[Prompt]) -> Result<Embedded, Failure> {
         self.fake.note(format!("embed {}", self.name));
         let act = self.fake.acts.lock().unwrap().get_mut(&self.name).and_then(VecDeque::pop_front);
-        match act.map(|act| act.then) {
-            Some(Then::Fail(kind)) => Err(Failure::new(kind, Stage::Prefill, format!("{}: scripted", self.name))),
-            Some(Then::Gate) => Ok(inputs.iter().map(|_| vec![f32::NAN]).collect()),
-            _ => Ok(inputs.iter().map(|text| vec![text.len() as f32, 1.0]).collect()),
-        }
+        let length = |input: &Prompt| match input {
+            Prompt::Text(text) => text.len(),
+            Prompt::Tokens(token_ids) => token_ids.len(),
+        };
+        let vectors = match act.map(|act| act.then) {
+            Some(Then::Fail(kind)) => return Err(Failure::new(kind, Stage::Prefill, format!("{}: scripted", self.name))),
+            Some(Then::Gate) => inputs.iter().map(|_| vec![f32::NAN]).collect(),
+            _ => inputs.iter().map(|input| vec![length(input) as f32, 1.0]).collect(),
+        };
+        Ok(Embedded { vectors, prompt_tokens: inputs.iter().map(length).sum::<usize>() as u32 })
     }
 
     fn tokenize(&self, text: &str, _special: bool) -> Result<Vec<u32>, Failure> {

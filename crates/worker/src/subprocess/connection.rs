@@ -3,7 +3,7 @@
 //! Owns the process, from its start until it is reaped, and three threads: one writes, one reads and reaps, one drains stderr.
 //! Nothing here blocks on the child: what it does not read waits in a bounded queue.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -64,6 +64,8 @@ struct Shared {
 struct Calls {
     last: u64,
     open: HashMap<u64, Arc<Inbox>>,
+    /// Requests that run, by the number of their call.
+    requests: BTreeMap<u64, RequestId>,
     death: Option<Death>,
 }
 
@@ -109,7 +111,7 @@ impl Connection {
         let (drained, is_drained) = channel::<()>();
         connection
             .spawn("worker-stderr", move |shared| {
-                shared.tail.drain(stderr, &shared.model);
+                shared.tail.drain(stderr, &shared.model, || shared.requests());
                 drop(drained);
             })
             .map_err(failed)?;
@@ -210,6 +212,12 @@ impl Drop for Connection {
 }
 
 impl Shared {
+    /// The requests that run, for the log.
+    fn requests(&self) -> String {
+        let ids: Vec<String> = lock(&self.calls).requests.values().map(RequestId::to_string).collect();
+        ids.join(",")
+    }
+
     /// Kills the child. The first reason is the one that counts.
     fn stop(&self, why: Stop) {
         lock(&self.stopped).get_or_insert(why);
@@ -326,11 +334,17 @@ pub(crate) struct Call<'a> {
     /// Where a failure is to be placed from now on.
     pub stage: Stage,
     /// The request to cancel if the call is given up.
-    pub request: Option<RequestId>,
+    request: Option<RequestId>,
     closed: bool,
 }
 
 impl Call<'_> {
+    /// The call answers this request: it is cancelled if the call is given up, and named in the log.
+    pub fn is_for(&mut self, request: RequestId) {
+        self.request = Some(request);
+        lock(&self.connection.shared.calls).requests.insert(self.number, request);
+    }
+
     /// The next answer; a failure, the child's death included, is an `Err`.
     pub fn next(&mut self) -> Result<FromWorker, Failure> {
         self.next_until(None)
@@ -368,6 +382,9 @@ impl Call<'_> {
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
+        if self.request.is_some() {
+            lock(&self.connection.shared.calls).requests.remove(&self.number);
+        }
         if !self.closed {
             // Its answers still come, and must be known as such.
             self.inbox.abandon();

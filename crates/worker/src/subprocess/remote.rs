@@ -7,8 +7,8 @@ use super::connection::{Connection, Stop};
 use super::unexpected;
 use crate::wire::{self, FromWorker, ToWorker, WINDOW};
 use crate::{
-    Completion, Failure, FailureKind, Input, LoadProgress, ModelSpec, Placement, Request, RequestId, ResidentMemory, Sink, Stage, Stats,
-    Worker,
+    Completion, Embedded, Failure, FailureKind, Input, LoadProgress, ModelSpec, Placement, Prompt, Request, RequestId, ResidentMemory,
+    Sink, Stage, Stats, Worker,
 };
 
 pub(crate) struct RemoteWorker {
@@ -45,7 +45,7 @@ impl Worker for RemoteWorker {
     fn generate(&self, request: &Request, sink: &mut dyn Sink) -> Result<Completion, Failure> {
         let message = ToWorker::Generate { request: wire::portable_request(request)? };
         let mut call = self.connection.call(&message, Stage::Prefill)?;
-        call.request = Some(request.id);
+        call.is_for(request.id);
         let mut client_left = false;
         let mut taken = 0;
         loop {
@@ -71,10 +71,11 @@ impl Worker for RemoteWorker {
         }
     }
 
-    fn embed(&self, inputs: &[String]) -> Result<Vec<Vec<f32>>, Failure> {
+    fn embed(&self, inputs: &[Prompt]) -> Result<Embedded, Failure> {
         match self.ask(&ToWorker::Embed { inputs: inputs.into() }, Stage::Prefill)? {
-            FromWorker::Vectors(vectors) => {
-                Ok(vectors.into_iter().map(|vector| vector.into_iter().map(f32::from_bits).collect()).collect())
+            FromWorker::Vectors { bits, prompt_tokens } => {
+                let vectors = bits.into_iter().map(|vector| vector.into_iter().map(f32::from_bits).collect()).collect();
+                Ok(Embedded { vectors, prompt_tokens })
             }
             other => Err(unexpected(&other, Stage::Prefill)),
         }

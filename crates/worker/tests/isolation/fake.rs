@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use downshift_worker::{
-    Completion, Delta, Device, DeviceMemory, Failure, FailureKind, FinishReason, Footprint, Input, Launcher, LoadProgress, ModelInfo,
-    ModelKind, ModelSpec, Placement, Prompt, Request, RequestId, Sink, Stage, Stats, Timings, Usage, Worker,
+    Completion, Delta, Device, DeviceMemory, Embedded, Failure, FailureKind, FinishReason, Footprint, Input, Launcher, LoadProgress,
+    ModelInfo, ModelKind, ModelSpec, Placement, Prompt, Request, RequestId, Sink, Stage, Stats, Timings, Usage, Worker,
 };
 
 /// A spec of the fake; its name says how loading goes.
@@ -46,8 +46,10 @@ impl Launcher for Fake {
             dtype: "F32".to_owned(),
             context_train: 4096,
             vocab_size: 256,
+            dimension: None,
             has_chat_template: false,
-            footprint: Footprint { weights_bytes: u64::MAX, kv_bytes_per_position: 2, scratch_bytes: 3, fixed_bytes: 4 },
+            calls_tools: false,
+            footprint: Footprint { weights_bytes: u64::MAX, program_bytes: 1, kv_bytes_per_position: 2, scratch_bytes: 3, fixed_bytes: 4 },
         })
     }
 
@@ -167,8 +169,14 @@ impl Worker for FakeWorker {
         })
     }
 
-    fn embed(&self, inputs: &[String]) -> Result<Vec<Vec<f32>>, Failure> {
-        Ok(inputs.iter().map(|input| vec![input.len() as f32, 0.1, f32::NEG_INFINITY, -0.0, f32::MIN_POSITIVE]).collect())
+    fn embed(&self, inputs: &[Prompt]) -> Result<Embedded, Failure> {
+        let length = |input: &Prompt| match input {
+            Prompt::Text(text) => text.len(),
+            Prompt::Tokens(token_ids) => token_ids.len(),
+        };
+        let vector = |input| vec![length(input) as f32, 0.1, f32::NEG_INFINITY, -0.0, f32::MIN_POSITIVE];
+        let prompt_tokens = inputs.iter().map(length).sum::<usize>() as u32;
+        Ok(Embedded { vectors: inputs.iter().map(vector).collect(), prompt_tokens })
     }
 
     fn tokenize(&self, text: &str, special: bool) -> Result<Vec<u32>, Failure> {

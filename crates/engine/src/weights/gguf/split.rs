@@ -63,7 +63,9 @@ pub(super) fn read_all(
         parts.push(part);
     }
     match metadata.uint(TENSORS)? {
-        Some(expected) if expected != n_tensors => Err(corrupt(n_tensors, expected.to_string())),
+        Some(expected) if expected != n_tensors => {
+            Err(corrupt(n_tensors, format!("{expected}; are all parts of the same file, of one quantization?")))
+        }
         _ => Header::join(&name, metadata, parts),
     }
 }

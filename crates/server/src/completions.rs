@@ -1,0 +1,157 @@
+//! `POST /v1/completions`: text or tokens, continued as they are.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::response::Response;
+use downshift_worker::{Delta, Input, Prompt};
+
+use crate::app::App;
+use crate::ask::NamedLogprob;
+use crate::body::Payload;
+use crate::error::ApiError;
+use crate::gather::{Gathered, gather};
+use crate::generation::{Generation, top_logprobs};
+use crate::guard::Id;
+use crate::openai::{CommonFields, CompletionChoice, CompletionChunkChoice, CompletionFields, LegacyLogprobs};
+use crate::stream::{Dialect, respond};
+use crate::text::text_of;
+
+/// Prompts times answers of one request.
+const MOST_ANSWERS: usize = 128;
+/// Tokens of an answer whose length is left open, as OpenAI has it.
+const USUAL_TOKENS: u32 = 16;
+
+pub(crate) async fn create(State(app): State<Arc<App>>, Extension(Id(id)): Extension<Id>, payload: Payload) -> Result<Response, ApiError> {
+    let fields: CompletionFields = payload.parse()?;
+    let mut generation = Generation::from_fields(&app, payload.parse::<CommonFields>()?)?;
+    drop(payload);
+    let prompts = fields.prompt.0;
+    if prompts.is_empty() {
+        return Err(ApiError::param("prompt", "`prompt` is an empty list"));
+    }
+    if fields.suffix.as_ref().is_some_and(|suffix| !suffix.is_empty()) {
+        return Err(ApiError::param("suffix", "`suffix` is not supported: these models continue a text and do not fill gaps"));
+    }
+    generation.max_tokens = generation.max_tokens.or(Some(USUAL_TOKENS));
+    let wants_logprobs = fields.logprobs.is_some();
+    generation.logprobs = fields.logprobs.map(|number| top_logprobs("logprobs", number)).transpose()?;
+    let shown = generation.n as usize;
+    let drawn = best_of(fields.best_of, &mut generation)?;
+    if prompts.len() * drawn > MOST_ANSWERS {
+        let message = format!("the request asks for {} answers, and may ask for {MOST_ANSWERS}", prompts.len() * drawn);
+        return Err(ApiError::param("prompt", message));
+    }
+    let echoed = if fields.echo.unwrap_or(false) { echoed(&app, &generation, &prompts, wants_logprobs).await? } else { Vec::new() };
+    let inputs = prompts.into_iter().map(Input::Completion).collect();
+    let answers = app.ask(generation.submissions(&app, id, inputs))?;
+    if generation.options.stream {
+        let dialect = CompletionDialect { n: drawn, wants_logprobs, echoed, offsets: Vec::new() };
+        return respond(answers, &app, dialect, drawn, generation.include_usage).await;
+    }
+    let whole = gather(answers, &app, drawn, false).await?;
+    let mut choices = Vec::new();
+    for (prompt_at, mut group) in in_groups(whole.gathered, drawn).into_iter().enumerate() {
+        if drawn > shown {
+            group.sort_by(|one, two| mean_logprob(two).total_cmp(&mean_logprob(one)));
+            group.truncate(shown);
+        }
+        let echo = echoed.get(prompt_at).map_or("", String::as_str);
+        for gathered in group {
+            let logprobs = wants_logprobs.then(|| LegacyLogprobs::new(&gathered.logprobs, echo.chars().count()));
+            let finish_reason = gathered.finish_reason();
+            choices.push(CompletionChoice { index: choices.len(), text: format!("{echo}{}", gathered.text), logprobs, finish_reason });
+        }
+    }
+    Ok(whole.told.response("cmpl-", "text_completion", choices))
+}
+
+/// Answers drawn per prompt, of which the best are shown; they are told apart by their log-probabilities.
+fn best_of(best_of: Option<u32>, generation: &mut Generation) -> Result<usize, ApiError> {
+    let n = generation.n;
+    let drawn = best_of.unwrap_or(n);
+    if drawn < n || drawn > 16 {
+        return Err(ApiError::param("best_of", format!("`best_of` is {drawn}, and can be from `n` ({n}) to 16")));
+    }
+    if drawn > n && generation.options.stream {
+        return Err(ApiError::param("best_of", "`best_of` cannot be streamed: which answer is best is known at the end"));
+    }
+    if drawn > n {
+        generation.n = drawn;
+        generation.logprobs = generation.logprobs.or(Some(0));
+    }
+    Ok(drawn as usize)
+}
+
+fn mean_logprob(gathered: &Gathered) -> f32 {
+    let logprobs = &gathered.logprobs;
+    logprobs.iter().map(|found| found.logprob.max(-9999.0)).sum::<f32>() / logprobs.len().max(1) as f32
+}
+
+fn in_groups(gathered: Vec<Gathered>, of: usize) -> Vec<Vec<Gathered>> {
+    let mut groups: Vec<Vec<Gathered>> = Vec::new();
+    for (at, gathered) in gathered.into_iter().enumerate() {
+        if at % of == 0 {
+            groups.push(Vec::new());
+        }
+        if let Some(group) = groups.last_mut() {
+            group.push(gathered);
+        }
+    }
+    groups
+}
+
+/// The texts of the prompts.
+async fn echoed(app: &Arc<App>, generation: &Generation, prompts: &[Prompt], wants_logprobs: bool) -> Result<Vec<String>, ApiError> {
+    if wants_logprobs {
+        return Err(ApiError::param("echo", "`echo` with `logprobs` is not supported: a prompt's tokens have no log-probabilities here"));
+    }
+    let model = app.requested(&generation.models);
+    let mut texts = Vec::new();
+    for prompt in prompts {
+        texts.push(match prompt {
+            Prompt::Text(text) => text.clone(),
+            Prompt::Tokens(ids) => text_of(app, model.clone(), ids.clone()).await?,
+        });
+    }
+    Ok(texts)
+}
+
+/// The chunks of completions.
+struct CompletionDialect {
+    /// Answers per prompt.
+    n: usize,
+    wants_logprobs: bool,
+    /// By prompt; empty if prompts are not repeated.
+    echoed: Vec<String>,
+    /// Characters said of each choice.
+    offsets: Vec<usize>,
+}
+
+impl Dialect for CompletionDialect {
+    type Choice = CompletionChunkChoice;
+    const ID: &'static str = "cmpl-";
+    const OBJECT: &'static str = "text_completion";
+
+    fn opening(&mut self, index: usize) -> Option<CompletionChunkChoice> {
+        let text = self.echoed.get(index / self.n)?.clone();
+        Some(CompletionChunkChoice { index, text, logprobs: None, finish_reason: None })
+    }
+
+    fn piece(&mut self, index: usize, delta: Delta, logprobs: Vec<NamedLogprob>) -> Option<CompletionChunkChoice> {
+        if delta.text.is_empty() && logprobs.is_empty() {
+            return None;
+        }
+        if self.offsets.len() <= index {
+            self.offsets.resize(index + 1, 0);
+        }
+        let legacy = (self.wants_logprobs && !logprobs.is_empty()).then(|| LegacyLogprobs::new(&logprobs, self.offsets[index]));
+        self.offsets[index] += logprobs.iter().map(|found| found.token.chars().count()).sum::<usize>();
+        Some(CompletionChunkChoice { index, text: delta.text, logprobs: legacy, finish_reason: None })
+    }
+
+    fn finish(&mut self, index: usize, reason: &'static str) -> CompletionChunkChoice {
+        CompletionChunkChoice { index, text: String::new(), logprobs: None, finish_reason: Some(reason) }
+    }
+}

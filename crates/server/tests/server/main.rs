@@ -1,0 +1,8 @@
+//! The server over models that say what they are told to, on a real socket: one file per family of promises.
+
+mod answers;
+mod errors;
+mod inputs;
+mod safety;
+mod streams;
+mod support;
