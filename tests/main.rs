@@ -14,6 +14,7 @@ mod models_toml;
 mod output;
 mod readme;
 mod real_data;
+mod serve;
 mod support;
 mod tools;
 mod verify;

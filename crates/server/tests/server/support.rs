@@ -282,11 +282,11 @@ pub fn serve(settings: &str, scripts: impl IntoIterator<Item = (&'static str, Sc
 
 impl TestServer {
     pub fn get(&self, path: &str) -> Reply {
-        self.exchange(&format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address))
+        self.exchange(format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address))
     }
 
     pub fn post(&self, path: &str, body: &Value) -> Reply {
-        self.exchange(&self.request(path, &body.to_string()))
+        self.exchange(self.request(path, &body.to_string()))
     }
 
     /// A chat whose answer is streamed.
