@@ -3,6 +3,7 @@
 mod check;
 mod demo;
 mod drill;
+mod embed;
 mod fallback;
 mod help;
 #[cfg(target_os = "linux")]
@@ -12,9 +13,11 @@ mod log;
 mod memory;
 mod models_toml;
 mod output;
+mod page;
 mod readme;
 mod real_data;
 mod serve;
+mod structured;
 mod support;
 mod tools;
 mod verify;

@@ -77,7 +77,7 @@ class Browser:
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         return Page(self, session, target, width, height)
 
-    def call(self, method, session=None, timeout=20, **params):
+    def call(self, method, session=None, timeout=60, **params):
         number = next(self._ids)
         message = {"id": number, "method": method, "params": params}
         if session:
@@ -158,7 +158,7 @@ class Page:
             raise AssertionError(result["exceptionDetails"]["exception"].get("description", expression))
         return result["result"].get("value")
 
-    def wait(self, expression, timeout=10):
+    def wait(self, expression, timeout=30):
         """Until an expression holds. Returns its value; an element's is `{}`."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:

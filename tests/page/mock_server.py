@@ -97,6 +97,7 @@ class MockServer:
         self.down = False
         self.requests = []
         self.go_on = threading.Event()
+        self.gone = threading.Event()
         self.models = [
             model("large", "ready", is_default=True, fallbacks=["middle", "small"], resident_bytes=5_200_000_000),
             model("middle", size_bytes=2_100_000_000, fallbacks=["small"]),
@@ -150,7 +151,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         try:
             script(self, body)
         except (BrokenPipeError, ConnectionResetError):
-            self.mock.requests[-1]["gone"] = True
+            self.mock.gone.set()
 
     def refused(self):
         if self.mock.down:
@@ -226,7 +227,7 @@ def plain(http, body):
 
 
 def slow(http, body):
-    """Words until the caller leaves."""
+    """Words until the caller leaves, which sets `gone`."""
     http.begin()
     http.chunk(body["model"], {"role": "assistant", "content": None})
     for n in range(2000):

@@ -1,4 +1,4 @@
-"""What every test of the page starts with: one browser for all, and for each test a mock server and an empty profile."""
+"""What every test of the page starts with: one browser for all, and for each test a server and an empty profile."""
 
 import atexit
 import unittest
@@ -27,13 +27,17 @@ class PageCase(unittest.TestCase):
 
     def setUp(self):
         self.expected = ()
-        self.server = MockServer()
+        tab = browser()
+        self.server = self.serve()
         self.addCleanup(self.server.close)
-        self.page = browser().page(self.width, self.height)
+        self.page = tab.page(self.width, self.height)
         self.addCleanup(self.page.close)
         self.before_opening()
         self.page.open(self.server.url)
         self.ready()
+
+    def serve(self):
+        return MockServer()
 
     def before_opening(self):
         pass

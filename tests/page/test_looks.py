@@ -70,7 +70,7 @@ class Looks(PageCase):
         self.page.press("Escape")
         self.server.down = True
         self.expected = ("500", "ERR_")
-        self.page.wait("!document.getElementById('offline').hidden", timeout=12)
+        self.page.wait("!document.getElementById('offline').hidden")
         self.readable("offline")
 
     def test_the_switch_overrules_the_system_and_is_kept(self):

@@ -31,7 +31,7 @@ pub struct Log {
     /// How events are written on stderr
     #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
-    /// The least important events that are written; otherwise $DOWNSHIFT_LOG, or warnings that nobody else tells
+    /// The least important events that are written; otherwise $DOWNSHIFT_LOG, or info for serve, else warnings
     #[arg(long, global = true, value_name = "LEVEL")]
     pub log_level: Option<LogLevel>,
 }
@@ -68,6 +68,7 @@ pub enum Command {
     Bench(Bench),
     Tokenize(Tokenize),
     Template(Template),
+    Embed(Embed),
     Doctor(Doctor),
     /// The child process that runs one model; frames on stdin and stdout
     #[command(hide = true)]
@@ -361,6 +362,43 @@ pub struct Template {
     /// What the template takes for the time, as in 2026-01-31T12:00:00Z
     #[arg(long, value_name = "RFC3339", value_parser = wall_clock)]
     pub now: Option<WallClock>,
+}
+
+/// Turn texts into vectors
+///
+/// Reads texts from stdin, one a line, and prints a vector for each: as a line {"index", "embedding"}, as one object in the form
+/// of OpenAI's API, or as raw little-endian f32, row by row. A text that is longer than the model's limit is cut there, as
+/// sentence-transformers does. When another model answers than the one that was asked, one line on stderr says which and why.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  downshift embed -m all-MiniLM-L6-v2/ < lines.txt > vectors.jsonl
+  echo 'a cat' | downshift embed -m embed --format json | jq '.data[0].embedding | length'
+  downshift embed -m embed --format raw < lines.txt > vectors.f32")]
+pub struct Embed {
+    /// Name or alias from models.toml, or a folder with config.json, tokenizer.json, modules.json and *.safetensors
+    #[arg(short, long, value_name = "NAME|FOLDER")]
+    pub model: String,
+    /// What is printed
+    #[arg(short, long, value_name = "FORMAT", default_value = "jsonl")]
+    pub format: VectorFormat,
+    /// auto, cpu, cuda, cuda:N or metal, for every model asked
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<DeviceChoice>,
+    #[command(flatten)]
+    pub config: Config,
+    #[command(flatten)]
+    pub isolation: Isolation,
+}
+
+/// How vectors are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum VectorFormat {
+    /// A line {"index", "embedding"} each
+    Jsonl,
+    /// One object, as OpenAI's API answers
+    Json,
+    /// Little-endian f32, row by row
+    Raw,
 }
 
 /// Show what downshift finds on this machine

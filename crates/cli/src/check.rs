@@ -21,7 +21,10 @@ pub fn run(args: &args::Check) -> Result<ExitCode> {
     for entry in config.models() {
         let header = engine.scheduler().inspect(entry.name());
         match &header {
-            Ok(info) => writeln!(out, "{GOOD}ok{GOOD:#}      {}: {} {}", entry.name(), info.architecture, info.dtype)?,
+            Ok(info) => {
+                let vectors = info.dimension.map(|dimension| format!(", vectors of {dimension}")).unwrap_or_default();
+                writeln!(out, "{GOOD}ok{GOOD:#}      {}: {} {}{vectors}", entry.name(), info.architecture, info.dtype)?;
+            }
             Err(failure) => writeln!(out, "{BAD}broken{BAD:#}  {}: {failure} ({})", entry.name(), failure.kind.as_str())?,
         }
         kinds.push(header.ok().map(|info| info.kind));

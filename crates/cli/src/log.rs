@@ -33,13 +33,13 @@ pub fn start(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// What is written where nobody has chosen a level: all that a server does, and of commands the warnings, without the attempts, of
-/// which they tell themselves.
+/// What is written where nobody has chosen a level.
 fn usual(command: &Command) -> Targets {
-    if matches!(command, Command::Serve(_)) {
-        return Targets::new().with_default(LevelFilter::INFO);
+    match command {
+        Command::Serve(_) => Targets::new().with_default(LevelFilter::INFO),
+        // These tell of their attempts themselves.
+        _ => Targets::new().with_default(LevelFilter::WARN).with_target(ATTEMPTS, LevelFilter::OFF),
     }
-    Targets::new().with_default(LevelFilter::WARN).with_target(ATTEMPTS, LevelFilter::OFF)
 }
 
 fn from_variable() -> Result<Option<LogLevel>> {

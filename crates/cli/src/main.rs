@@ -7,6 +7,7 @@ mod bench;
 mod chat;
 mod check;
 mod doctor;
+mod embed;
 mod eval;
 mod log;
 mod models;
@@ -50,6 +51,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Bench(args) => bench::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Template(args) => template::run(&args),
+        Command::Embed(args) => embed::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Worker => Ok(downshift_worker::serve(Faulty::from_env(downshift_engine::InProcess)?)),
     }

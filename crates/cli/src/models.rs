@@ -56,12 +56,19 @@ impl Row<'_> {
         self.header.as_ref().map_or_else(|failure| failure.kind.as_str(), |_| "ok")
     }
 
-    /// Bytes of the weights; of a file that cannot be read as a model, its length.
+    /// Bytes of the weights as they are mapped; else the length of the file, or of the weights in the folder.
     fn size_bytes(&self) -> Option<u64> {
-        match &self.header {
-            Ok(info) => Some(info.footprint.weights_bytes),
-            Err(_) => std::fs::metadata(&self.entry.spec.path).ok().map(|file| file.len()),
+        let mapped = self.header.as_ref().map_or(0, |info| info.footprint.weights_bytes);
+        if mapped > 0 {
+            return Some(mapped);
         }
+        let path = &self.entry.spec.path;
+        if !path.is_dir() {
+            return std::fs::metadata(path).ok().map(|file| file.len());
+        }
+        let files =
+            std::fs::read_dir(path).ok()?.flatten().filter(|file| file.path().extension().is_some_and(|kind| kind == "safetensors"));
+        Some(files.filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum())
     }
 
     /// Positions it would be loaded with.

@@ -124,7 +124,8 @@ fn is_file(model: &str) -> bool {
     let path = Path::new(model);
     let in_a_folder = path.components().count() > 1 && path.exists();
     let is_path = path.is_absolute() || ["./", "../", "~/"].iter().any(|start| model.starts_with(start)) || matches!(model, "." | "..");
-    path.is_file() || in_a_folder || is_path || path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+    let is_gguf = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+    path.is_file() || in_a_folder || is_path || is_gguf || path.join("modules.json").is_file()
 }
 
 impl Overrides {

@@ -1,84 +1,143 @@
-//! Fallbacks between local models: an ordered list at construction, sync and async chat, completion, a stream that survives, and
-//! reports that tell why.
+//! Fallbacks between local models, from the list to the log: run it at the top of the repository, where the demo models are.
 //!
 //! ```sh
-//! cargo run -p downshift --example fallbacks                                   # scripted models, no files
-//! cargo run -p downshift --example fallbacks -- large.gguf small.gguf          # yours, in this order
+//! cargo run --release -p downshift --example fallbacks
+//! DOWNSHIFT_FAULT="large@token=9:nan" cargo run --release -p downshift --example fallbacks     # large breaks off mid-stream
 //! ```
+//!
+//! With `scripted` after `--` it needs no files: a model that is missing, one that breaks off, one that answers.
 
-use std::io::Write;
-use std::ops::ControlFlow;
-use std::time::Duration;
+use std::fmt::Debug;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use downshift::testing::{Scripted, block_on};
-use downshift::{Chat, Completion, Downshift, Error, FailureKind, Reply, Update};
+use downshift::{Builder, Chat, Completion, Downshift, Error, FailureKind, Reply, Update};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Metadata, span};
 
 fn main() -> Result<(), Error> {
-    let engine = build()?;
-    let mut out = std::io::stdout().lock();
-    let mut say = |line: String| {
-        // A closed terminal is no reason to stop.
-        let _ = writeln!(out, "{line}");
-    };
+    tracing::subscriber::set_global_default(Log::default()).expect("the first subscriber");
 
-    say("1. The first model that can, answers:".to_owned());
-    let reply = engine.chat(Chat::new().system("Be brief.").user("Why is the sky blue?").max_tokens(32))?;
-    report(&reply, &mut say);
+    // An ordered list: the first model is the primary, the next one is tried when it fails.
+    let engine = Downshift::builder()
+        .model("best", "models/not-here-yet.gguf")
+        .model("large", "models/demo-large.gguf")
+        .model("small", "models/demo-small.gguf");
+    let engine = scripted_if_asked(engine).build()?;
 
-    say("2. A stream, as it comes; another model goes on where one breaks off:".to_owned());
-    let mut stream = engine.chat_stream(Chat::from("Count to five.").max_tokens(24));
+    // Sync.
+    say("chat");
+    let reply = engine.chat(Chat::from("What is 17 + 25?").temperature(0.0))?;
+    show(&reply);
+
+    // Async, on any runtime.
+    say("async chat");
+    let reply = block_on(async { engine.chat_async(Chat::from("What is the capital of France?").temperature(0.0)).await })?;
+    show(&reply);
+
+    // A stream; where a model breaks off, another one goes on with the text.
+    say("stream");
+    let mut stream = engine.chat_stream(Chat::from("Count from 1 to 10.").temperature(0.0));
     block_on(async {
         while let Some(update) = stream.next().await {
             match update? {
                 Update::Piece(piece) => {
-                    if let Some(continued) = &piece.continued {
-                        say(format!("   -- {} broke off ({}), {} goes on", continued.from, continued.reason, piece.model));
+                    if let Some(broke_off) = piece.continued {
+                        print(&format!("[{} broke off: {}; {} goes on]", broke_off.from, broke_off.reason, piece.model));
                     }
-                    say(format!("   {}: {:?}", piece.model, piece.text));
+                    print(&piece.text);
                 }
-                Update::End(reply) => report(&reply, &mut say),
+                Update::End(reply) => print(&format!("\n{} tokens, ended by {}\n", reply.usage.completion_tokens, reply.model)),
             }
         }
         Ok::<(), Error>(())
     })?;
 
-    say("3. Async, with a time for all attempts:".to_owned());
-    let pending = engine.chat_async(Chat::from("Name a colour.").max_tokens(16).timeout(Duration::from_secs(60)));
-    report(&block_on(pending)?, &mut say);
+    // The same for a text that is to be continued.
+    say("completion");
+    let reply = engine.completion(Completion::text("The capital of France is").temperature(0.0).max_tokens(6))?;
+    show(&reply);
 
-    say("4. A text to be continued:".to_owned());
-    report(&engine.completion(Completion::text("Once upon a time").max_tokens(16))?, &mut say);
-
-    say("5. To see a fallback at work, the first model fails on purpose:".to_owned());
-    report(&engine.chat(Chat::from("Hello!").max_tokens(16).mock_testing_fallbacks())?, &mut say);
-
-    say("6. With the fallbacks switched off, the error lists what was tried:".to_owned());
-    let refused = engine.chat_with(Chat::from("Hi").disable_fallbacks().mock_testing_fallbacks(), |_| ControlFlow::Continue(()));
-    if let Err(error) = refused {
-        error.attempts().iter().for_each(|attempt| say(format!("   {attempt}")));
-    }
+    // When nobody answers, the error lists every attempt.
+    say("no model left");
+    let refused = engine.chat(Chat::from("Hello").model("best").disable_fallbacks());
+    print(&format!("error: {}\n", refused.expect_err("there is no such file")));
     Ok(())
 }
 
-/// Models named on the command line, or scripted ones: one that is missing, one that breaks off, one that answers.
-fn build() -> Result<Downshift, Error> {
-    let paths: Vec<String> = std::env::args().skip(1).collect();
-    if paths.is_empty() {
-        let models = Scripted::new()
-            .fails("large", FailureKind::Missing)
-            .breaks_off("medium", "one two three ", FailureKind::NonFinite)
-            .answers("small", "one two three four five");
-        let builder = Downshift::builder().model("large", "large.gguf").model("medium", "medium.gguf").model("small", "small.gguf");
-        return builder.launcher(models).build();
+/// Who answered, what failed before, and why.
+fn show(reply: &Reply) {
+    print(&format!("{}: {}\n", reply.model, reply.content.trim()));
+    for attempt in reply.fallback.iter().flat_map(|fallback| &fallback.attempts) {
+        print(&format!("  not {attempt}\n"));
     }
-    let builder =
-        paths.iter().enumerate().fold(Downshift::builder(), |builder, (at, path)| builder.model(format!("model-{}", at + 1), path));
-    builder.build()
 }
 
-fn report(reply: &Reply, say: &mut impl FnMut(String)) {
-    say(format!("   {} on {}: {:?}", reply.model, reply.device, reply.content));
-    for attempt in reply.fallback.iter().flat_map(|fallback| &fallback.attempts) {
-        say(format!("   before: {attempt}"));
+fn say(title: &str) {
+    print(&format!("\n== {title}\n"));
+}
+
+/// A closed terminal is no reason to stop.
+fn print(text: &str) {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+fn scripted_if_asked(models: Builder) -> Builder {
+    if std::env::args().nth(1).is_none_or(|arg| arg != "scripted") {
+        return models;
+    }
+    let script = Scripted::new().fails("best", FailureKind::Missing).breaks_off("large", "1, 2, ", FailureKind::NonFinite);
+    models.launcher(script.answers("small", "1, 2, 3"))
+}
+
+/// Prints what the library logs. A program would use `tracing-subscriber`, which is a line.
+#[derive(Default)]
+struct Log {
+    spans: AtomicU64,
+}
+
+impl tracing::Subscriber for Log {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::INFO
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let mut line = Line::default();
+        event.record(&mut line);
+        print(&format!("{:>5} {}{}\n", event.metadata().level().as_str(), line.message, line.fields));
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1 + self.spans.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
+}
+
+/// One event: its sentence, and its fields.
+#[derive(Default)]
+struct Line {
+    message: String,
+    fields: String,
+}
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        match field.name() {
+            "message" => self.message = format!("{value:?}"),
+            name => self.fields += &format!(" {name}={value:?}"),
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.fields += &format!(" {}={value}", field.name());
     }
 }

@@ -169,3 +169,40 @@ impl Gather {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use downshift_worker::{Completion, Delta};
+
+    use super::*;
+
+    #[test]
+    fn thoughts_and_calls_are_gathered_from_their_pieces() {
+        let mut gather = Gather::new();
+        let call = |index, name: Option<&str>, arguments: &str| ToolCallDelta {
+            index,
+            name: name.map(str::to_owned),
+            arguments: arguments.to_owned(),
+        };
+        let deltas = [
+            Delta { reasoning: "Let me ".to_owned(), ..Delta::default() },
+            Delta { reasoning: "see.".to_owned(), tool_calls: vec![call(0, Some("add"), "{")], ..Delta::default() },
+            Delta { tool_calls: vec![call(0, None, "}"), call(1, Some("stop"), "{}")], ..Delta::default() },
+        ];
+        let mut pieces = Vec::new();
+        for delta in deltas {
+            let heard = gather.hear(Event::Delta(delta), &mut |piece| {
+                pieces.push(piece);
+                ControlFlow::Continue(())
+            });
+            assert!(heard.is_continue());
+        }
+        assert_eq!(pieces[1].tool_calls, [call(0, Some("add"), "{")]);
+        let (usage, timings) = (Usage::default(), Timings::default());
+        let output = Completion { finish_reason: FinishReason::ToolCalls, usage, timings };
+        let reply = gather.reply(Answer { model: "m".to_owned(), device: Device::Cpu, output, retries: 0, fallback: None });
+        assert_eq!((reply.content.as_str(), reply.reasoning.as_str()), ("", "Let me see."));
+        let made = |name: &str| ToolCall { name: name.to_owned(), arguments: "{}".to_owned() };
+        assert_eq!(reply.tool_calls, [made("add"), made("stop")]);
+    }
+}

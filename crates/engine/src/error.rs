@@ -59,6 +59,26 @@ pub enum Error {
         /// The type of the part.
         found: String,
     },
+    /// A folder of several files cannot be used as a model.
+    #[error(transparent)]
+    Folder(#[from] crate::embedder::FolderError),
+    /// A text has more tokens than its model has positions, and is not to be cut.
+    #[error("the input of {needed} tokens exceeds the {limit} positions of the model")]
+    InputTooLong {
+        /// Tokens of the text.
+        needed: usize,
+        /// Tokens it may have.
+        limit: usize,
+    },
+    /// A list of token ids has none.
+    #[error("the input has no token ids")]
+    EmptyInput,
+    /// The tokenizer refuses a text.
+    #[error("the input cannot be read: {0}")]
+    Unreadable(String),
+    /// NaN or infinity in a vector.
+    #[error("a vector is not finite: the weights or the computation are broken")]
+    NonFiniteVector,
     /// A file beside the model, such as a chat template, cannot be read.
     #[error("cannot read {path}: {source}")]
     Read {

@@ -17,6 +17,7 @@ use downshift_worker::{
 use crate::answer::Answer;
 use crate::batcher::{Batcher, Event, Job};
 use crate::chat_template::{Limit, TemplateError};
+use crate::embedder::{self, Embedder, FolderError, is_embedder};
 use crate::engine::{LoadOptions, Model};
 use crate::error::Error;
 use crate::grammar;
@@ -32,6 +33,11 @@ pub struct InProcess;
 impl Launcher for InProcess {
     fn inspect(&self, spec: &ModelSpec) -> Result<ModelInfo, Failure> {
         guarded(Stage::Load, || {
+            if is_embedder(&spec.path) {
+                let embedder = Embedder::open(spec)?;
+                embedder.words()?;
+                return Ok(embedder.info());
+            }
             let model = Model::open(&spec.path)?;
             let prompts = model.prompts(spec.chat_template.as_deref())?;
             let mut info = model.info(spec.kv_type)?;
@@ -42,12 +48,26 @@ impl Launcher for InProcess {
     }
 
     fn count(&self, spec: &ModelSpec, request: &Request) -> Result<usize, Failure> {
+        if is_embedder(&spec.path) {
+            let words = guarded(Stage::Load, || Embedder::open(spec)?.words())?;
+            return match &request.input {
+                Input::Completion(Prompt::Text(text)) => guarded(Stage::Admission, || Ok(words.text(text)?.len())),
+                Input::Completion(Prompt::Tokens(ids)) => guarded(Stage::Admission, || Ok(words.framed(ids)?.len())),
+                Input::Chat { .. } => {
+                    let message = format!("{} makes vectors and has no chat template", spec.name);
+                    Err(Failure::new(FailureKind::CannotDo, Stage::Admission, message))
+                }
+            };
+        }
         let prompts = guarded(Stage::Load, || prompt_cache::prompts(&spec.path, spec.chat_template.as_deref()))?;
         guarded(Stage::Admission, || Ok(prompts.encode(&request.input)?.len()))
     }
 
     fn launch(&self, spec: &ModelSpec, placement: &Placement, progress: LoadProgress<'_>) -> Result<Arc<dyn Worker>, Failure> {
         guarded(Stage::Load, || {
+            if is_embedder(&spec.path) {
+                return embedder::launch(spec, placement, progress);
+            }
             let model = Model::open(&spec.path)?;
             let prompts = model.prompts(spec.chat_template.as_deref())?;
             let options =
@@ -263,7 +283,7 @@ fn run(mut batcher: Batcher, inbox: &Receiver<Command>, gauges: &Gauges) {
 }
 
 /// Runs what may fail or panic, and names the failure.
-fn guarded<T>(stage: Stage, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure> {
+pub(crate) fn guarded<T>(stage: Stage, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(outcome) => outcome.map_err(|error| failure(&error, stage)),
         Err(panic) => {
@@ -292,6 +312,17 @@ fn failure(error: &Error, stage: Stage) -> Failure {
         Error::Template(_) if stage != Stage::Load => FailureKind::CannotDo,
         Error::Content { .. } => FailureKind::CannotDo,
         Error::Template(_) => FailureKind::BrokenTemplate,
+        Error::Folder(error) => match error {
+            FolderError::Unreadable { .. } => FailureKind::Unreadable,
+            FolderError::Truncated { .. } => FailureKind::Truncated,
+            FolderError::Corrupt { .. } => FailureKind::Corrupt,
+            FolderError::Unsupported { .. } => FailureKind::UnsupportedArchitecture,
+            FolderError::ElementType { .. } => FailureKind::UnsupportedType,
+            FolderError::Tokenizer { .. } => FailureKind::BrokenTokenizer,
+        },
+        Error::InputTooLong { needed, limit } => FailureKind::PromptTooLong { needed: *needed as u32, limit: *limit as u32 },
+        Error::EmptyInput | Error::Unreadable(_) => FailureKind::InvalidRequest,
+        Error::NonFiniteVector => FailureKind::NonFinite,
         Error::Read { .. } => FailureKind::Unreadable,
         Error::OutOfMemory { .. } => FailureKind::OutOfMemory,
         Error::ContextFull { positions } => FailureKind::PromptTooLong { needed: *positions as u32 + 1, limit: *positions as u32 },

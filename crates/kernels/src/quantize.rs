@@ -66,6 +66,7 @@ struct Q8Buffers {
 
 struct Q8KBuffers {
     qs: Aligned<i8>,
+    qs_by_lane: Aligned<i8>,
     d: Aligned<f32>,
     multipliers: Aligned<i16>,
     multipliers16: Aligned<i16>,
@@ -93,6 +94,10 @@ pub(crate) struct Q8<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Q8K<'a> {
     pub(crate) qs: &'a [i8],
+    /// The same in another order within 256: first halves (of 16) of the even groups of 32, their second halves, then those of
+    /// the odd groups. Where an even group is the low nibbles of some bytes and the next one the high nibbles, a lane of a
+    /// register of 512 bits thus has products of one group only.
+    pub(crate) qs_by_lane: &'a [i8],
     /// Per 256.
     pub(crate) d: &'a [f32],
     /// Per 32.
@@ -124,6 +129,7 @@ impl Activations {
             },
             q8k: Q8KBuffers {
                 qs: Aligned::zeroed(padded),
+                qs_by_lane: Aligned::zeroed(padded),
                 d: Aligned::zeroed(padded / 256),
                 multipliers: Aligned::zeroed(padded / 32),
                 multipliers16: Aligned::zeroed(padded / 16),
@@ -162,7 +168,7 @@ impl Activations {
         let bf16 = max_rows.next_multiple_of(32) * max_cols.next_multiple_of(BF16_SLICE) * size_of::<u16>();
         let sizes = [
             (Form::Q8, padded + (padded / 32 * 2 + padded / 16) * size_of::<f32>()),
-            (Form::Q8K, padded + padded / 256 * size_of::<f32>() + (padded / 16 + padded / 32) * 2 * size_of::<i16>()),
+            (Form::Q8K, 2 * padded + padded / 256 * size_of::<f32>() + (padded / 16 + padded / 32) * 2 * size_of::<i16>()),
             (Form::Bf16, bf16),
             (Form::Bf16Pair, bf16),
         ];
@@ -202,6 +208,7 @@ impl Activations {
         let padded = self.cols.next_multiple_of(PAD);
         Q8K {
             qs: &self.q8k.qs[row * padded..][..padded],
+            qs_by_lane: &self.q8k.qs_by_lane[row * padded..][..padded],
             d: &self.q8k.d[row * padded / 256..][..padded / 256],
             multipliers: &self.q8k.multipliers[row * padded / 32..][..padded / 32],
             multipliers16: &self.q8k.multipliers16[row * padded / 16..][..padded / 16],
@@ -302,9 +309,10 @@ impl Activations {
             let per = |n: usize| row * padded / n..(row + 1) * padded / n;
             let q8k = &self.q8k;
             // SAFETY: the caller's promise.
-            let (qs, d, multipliers, multipliers16, sums, sums16) = unsafe {
+            let (qs, qs_by_lane, d, multipliers, multipliers16, sums, sums16) = unsafe {
                 (
                     q8k.qs.shared_mut(per(1)),
+                    q8k.qs_by_lane.shared_mut(per(1)),
                     q8k.d.shared_mut(per(256)),
                     q8k.multipliers.shared_mut(per(32)),
                     q8k.multipliers16.shared_mut(per(16)),
@@ -326,6 +334,9 @@ impl Activations {
                     let q = quants(x, per_step[g]);
                     let at = block * 8 + g;
                     qs[at * 32..][..32].copy_from_slice(&q);
+                    let lane = block * 256 + g % 2 * 128 + g / 2 * 16;
+                    qs_by_lane[lane..][..16].copy_from_slice(&q[..16]);
+                    qs_by_lane[lane + 64..][..16].copy_from_slice(&q[16..]);
                     let sum = |q: &[i8]| q.iter().map(|q| i16::from(*q)).sum::<i16>();
                     let halves = [sum(&q[..16]), sum(&q[16..])];
                     sums[at] = halves[0] + halves[1];

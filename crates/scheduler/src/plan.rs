@@ -160,13 +160,15 @@ struct Short {
     context: u32,
     free_bytes: u64,
     source: String,
+    margin_bytes: u64,
 }
 
 impl Short {
     fn sentence(&self, device: Device) -> String {
-        let Self { need_bytes, weights_bytes, context, free_bytes, source } = self;
+        let Self { need_bytes, weights_bytes, context, free_bytes, source, margin_bytes } = self;
+        let margin = if *margin_bytes > 0 { format!(" beside the margin of {}", size(*margin_bytes)) } else { String::new() };
         format!(
-            "needs {} on {device} ({} of weights, {} for {context} positions and scratch), but {} are free by {source}",
+            "needs {} on {device} ({} of weights, {} for {context} positions and scratch), but {} are free by {source}{margin}",
             size(need_bytes.saturating_add(*weights_bytes)),
             size(*weights_bytes),
             size(*need_bytes),
@@ -179,15 +181,17 @@ impl Short {
 fn fits(need: &Need, context: u32, ledger: &Ledger, device: &DeviceMemory, gone: &[usize]) -> Result<(), Short> {
     let hard = need.hard_bytes(context);
     let is_gone = |entry: &&Entry| gone.contains(&entry.index);
-    let short =
-        |weights_bytes, free_bytes, source: &str| Short { need_bytes: hard, weights_bytes, context, free_bytes, source: source.to_owned() };
+    let short = |weights_bytes, free_bytes, source: &str, margin_bytes| {
+        let source = source.to_owned();
+        Short { need_bytes: hard, weights_bytes, context, free_bytes, source, margin_bytes }
+    };
     if let Some(own) = device.own_bytes {
         let here = || ledger.entries.iter().filter(|entry| entry.device == device.device);
         let returned: u64 = here().filter(is_gone).map(|entry| entry.hard_bytes.saturating_add(entry.weights_bytes)).sum();
         let pending: u64 = here().filter(|entry| !is_gone(entry)).map(|entry| entry.pending_bytes).sum();
         let free = own.saturating_add(returned).saturating_sub(pending).saturating_sub(ledger.margin_bytes);
         let weights = need.footprint.weights_bytes;
-        return if hard.saturating_add(weights) <= free { Ok(()) } else { Err(short(weights, free, "the device")) };
+        return if hard.saturating_add(weights) <= free { Ok(()) } else { Err(short(weights, free, "the device", ledger.margin_bytes)) };
     }
     let on_host = || ledger.entries.iter().filter(|entry| ledger.is_on_host(entry.device));
     let returned: u64 = on_host().filter(is_gone).map(|entry| entry.hard_bytes - entry.pending_bytes.min(entry.hard_bytes)).sum();
@@ -208,12 +212,12 @@ fn fits(need: &Need, context: u32, ledger: &Ledger, device: &DeviceMemory, gone:
         let soft_room = hard_room.saturating_sub(mapped);
         let paging = ledger.allow_paging && hard <= hard_room;
         if !paging && hard.saturating_add(weights) > soft_room {
-            return Err(short(weights, soft_room, &limit.source));
+            return Err(short(weights, soft_room, &limit.source, ledger.margin_bytes));
         }
     }
     match &ledger.address_space {
         Some(limit) if hard.saturating_add(need.footprint.weights_bytes) > limit.free_bytes().saturating_add(returned) => {
-            Err(short(need.footprint.weights_bytes, limit.free_bytes(), &limit.source))
+            Err(short(need.footprint.weights_bytes, limit.free_bytes(), &limit.source, 0))
         }
         _ => Ok(()),
     }

@@ -74,7 +74,7 @@ impl Probe {
         let address_space = address_space_limit(&self.text("proc/self/limits")).map(|limit_bytes| Limit {
             source: "RLIMIT_AS".to_owned(),
             limit_bytes,
-            fixed_bytes: kib(&status, "VmSize:").unwrap_or(0),
+            fixed_bytes: kib(&status, "VmSize:").unwrap_or(0).saturating_sub(reserved_bytes(&self.text("proc/self/maps"))),
         });
         Room { limits, total_bytes, own_anon_bytes: kib(&status, "RssAnon:").unwrap_or(0), address_space }
     }
@@ -188,6 +188,18 @@ fn address_space_limit(text: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix("Max address space")?.split_whitespace().next()?.parse().ok())
 }
 
+/// Address space that is set aside and not used: glibc does so by 64 MiB for every thread that allocates, and does without where
+/// it may not.
+fn reserved_bytes(maps: &str) -> u64 {
+    let size = |line: &str| {
+        let (range, rest) = line.split_once(' ')?;
+        let (from, to) = range.split_once('-')?;
+        let bytes = u64::from_str_radix(to, 16).ok()?.checked_sub(u64::from_str_radix(from, 16).ok()?)?;
+        rest.starts_with("---p").then_some(bytes)
+    };
+    maps.lines().filter_map(size).sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -276,12 +288,13 @@ mod tests {
         let root = machine(&[
             ("proc/meminfo", "MemTotal:  1000 kB\nMemFree: 10 kB\nMemAvailable:  400 kB\n"),
             ("proc/self/status", "VmSize:  30 kB\nRssAnon:  7 kB\n"),
+            ("proc/self/maps", "1000-2000 r-xp 0 0:0 1 /bin/it\n2000-4000 ---p 0 0:0 0\n4000-6000 rw-p 0 0:0 0\n"),
             ("proc/self/limits", "Limit   Soft Limit  Hard Limit  Units\nMax address space         102400      unlimited  bytes\n"),
         ]);
         let room = Probe::at(root.path()).read();
         assert_eq!(room.tightest().map(Limit::free_bytes), Some(400 * 1024));
         assert_eq!((room.total_bytes, room.own_anon_bytes), (Some(1000 * 1024), 7 * 1024));
-        assert_eq!(room.address_space.map(|limit| limit.free_bytes()), Some(102_400 - 30 * 1024));
+        assert_eq!(room.address_space.map(|limit| limit.free_bytes()), Some(102_400 - (30 - 8) * 1024));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::options::ServeOptions;
-use crate::{chat, completions, embeddings, guard, models, page, status, text};
+use crate::{chat, completions, dialect, embeddings, guard, models, ollama, page, status, text};
 
 /// The state of the server.
 pub(crate) struct App {
@@ -100,6 +100,7 @@ impl App {
 pub(crate) fn router(app: Arc<App>) -> Router {
     let routes = Router::new()
         .merge(page::routes())
+        .merge(ollama::routes())
         .route("/health", get(status::health))
         .route("/ready", get(status::ready))
         .route("/metrics", get(status::metrics))
@@ -114,7 +115,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/apply-template", post(text::apply_template))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
-        .layer(middleware::from_fn_with_state(app.clone(), guard::check));
+        .layer(middleware::from_fn_with_state(app.clone(), guard::check))
+        .layer(middleware::from_fn(dialect::reword));
     guard::with_cors(routes, &app.options.cors_origins).with_state(app)
 }
 

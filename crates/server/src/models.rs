@@ -50,6 +50,29 @@ pub(crate) struct ModelBody {
     fallbacks: Vec<String>,
 }
 
+impl ModelBody {
+    pub fn name(&self) -> &str {
+        &self.id
+    }
+
+    /// Whether it is in memory.
+    pub fn is_loaded(&self) -> bool {
+        self.device.is_some() && self.progress.is_none()
+    }
+
+    pub fn is_on_gpu(&self) -> bool {
+        self.device.as_deref().is_some_and(|device| device != "cpu")
+    }
+
+    pub fn resident_bytes(&self) -> Option<u64> {
+        self.resident_bytes
+    }
+
+    pub fn context(&self) -> Option<u32> {
+        self.context
+    }
+}
+
 pub(crate) async fn list(State(app): State<Arc<App>>) -> Response {
     read_headers(&app).await;
     json_response(StatusCode::OK, &json!({"object": "list", "data": bodies(&app).await}))
@@ -69,7 +92,7 @@ pub(crate) async fn one(State(app): State<Arc<App>>, id: Result<Path<String>, Pa
 }
 
 /// Reads the headers that are not known yet, or waits a little for who does.
-async fn read_headers(app: &Arc<App>) {
+pub(crate) async fn read_headers(app: &Arc<App>) {
     if app.reading_headers.swap(true, Ordering::AcqRel) {
         return;
     }
@@ -98,7 +121,7 @@ impl Drop for Done<'_> {
     }
 }
 
-async fn bodies(app: &Arc<App>) -> Vec<ModelBody> {
+pub(crate) async fn bodies(app: &Arc<App>) -> Vec<ModelBody> {
     let asked = app.clone();
     // A worker is asked through its pipe.
     let asked = tokio::task::spawn_blocking(move || {

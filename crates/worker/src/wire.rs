@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use crate::{
     Completion, Delta, DeviceMemory, Failure, FailureKind, Input, ModelInfo, ModelSpec, Placement, Prompt, Request, RequestId,
-    SamplingParams, Stage, Stats,
+    ResponseFormat, SamplingParams, Stage, Stats,
 };
 
 /// Raised with every change of the messages.
@@ -207,6 +207,9 @@ pub(crate) fn read<T: DeserializeOwned>(input: &mut impl Read) -> Result<Option<
 /// [`FailureKind::InvalidRequest`] for a sampling parameter that is no finite number, and for values nested too deeply.
 pub(crate) fn portable_request(request: &Request) -> Result<Cow<'_, Request>, Failure> {
     shallow(&request.input)?;
+    if let ResponseFormat::JsonSchema(schema) = &request.format {
+        shallow_values([schema])?;
+    }
     Ok(match portable_sampling(&request.sampling)? {
         None => Cow::Borrowed(request),
         Some(sampling) => Cow::Owned(Request { sampling, ..request.clone() }),
@@ -262,8 +265,12 @@ fn portable_sampling(sampling: &SamplingParams) -> Result<Option<SamplingParams>
 pub(crate) fn shallow(input: &Input) -> Result<(), Failure> {
     let Input::Chat { messages, tools, variables, .. } = input else { return Ok(()) };
     let roots = messages.iter().flat_map(|message| std::iter::once(&message.content).chain(message.extra.values()));
+    shallow_values(roots.chain(tools).chain(variables.values()))
+}
+
+fn shallow_values<'a>(values: impl IntoIterator<Item = &'a Value>) -> Result<(), Failure> {
     // A stack of our own: recursion is what deep values break.
-    let mut open: Vec<(&Value, usize)> = roots.chain(tools).chain(variables.values()).map(|value| (value, 1)).collect();
+    let mut open: Vec<(&Value, usize)> = values.into_iter().map(|value| (value, 1)).collect();
     while let Some((value, depth)) = open.pop() {
         if depth > MAX_DEPTH {
             return Err(invalid(format!("the request's values are nested more than {MAX_DEPTH} levels deep")));

@@ -28,8 +28,9 @@ const COMPILER_STACK_BYTES: usize = 64 << 20;
 /// Most states of a grammar's lexer, of about 2 KiB each.
 const MAX_LEXER_STATES: usize = 20_000;
 
-/// Most white space between two tokens of JSON: models that have nothing to say write white space.
-const WHITE_SPACE: &str = r"[\x20\x0A\x0D\x09]{1,64}";
+/// White space between two tokens of JSON: a space, or a new line with its indentation. Models that have nothing to say would
+/// write it without end.
+const WHITE_SPACE: &str = r"[\x20]|\x0A[\x20\x09]{0,20}";
 
 /// Compiles grammars for one model. Its vocabulary is read when the first one is asked for.
 #[derive(Default)]

@@ -1,6 +1,6 @@
 //! The module's promises. Expected values follow from llama.cpp's definitions, worked out by hand.
 
-use super::{InvalidParameter, NonFinite, Sampler, SamplingParams, StopMatcher, logprobs, uniform};
+use super::{Constraint, ConstraintError, InvalidParameter, NonFinite, Sampler, SamplingParams, StopMatcher, logprobs, uniform};
 
 const OFF: SamplingParams = SamplingParams {
     temperature: 1.0,
@@ -276,4 +276,60 @@ fn many_stop_strings_cost_one_pass() {
     assert_eq!(matcher.push(&text).text.len() + matcher.finish().len(), 200_000);
     assert!(StopMatcher::new(vec!["a".into(), String::new()]).is_err());
     assert!(StopMatcher::new(vec!["a".repeat(70_000)]).is_err());
+}
+
+/// Lets these tokens through, as many times as the number says.
+struct Only(&'static [u32], u32);
+
+impl Constraint for Only {
+    fn mask(&mut self, logits: &mut [f32]) -> Result<(), ConstraintError> {
+        let banned = logits.iter_mut().zip(0u32..).filter(|(_, id)| !self.0.contains(id));
+        banned.for_each(|(logit, _)| *logit = f32::NEG_INFINITY);
+        Ok(())
+    }
+
+    fn accept(&mut self, _: u32) {
+        self.1 -= 1;
+    }
+
+    fn is_complete(&self) -> bool {
+        self.1 == 0
+    }
+}
+
+#[test]
+fn a_constraint_is_stronger_than_bias_penalty_and_chance() {
+    let choose = |params: SamplingParams, logits: &[f32]| {
+        let mut sampler = Sampler::new(params, logits.len()).unwrap();
+        sampler.constrain(Box::new(Only(&[1, 2], 9)));
+        sampler.accept(2);
+        (0..40).map(|n| sampler.sample(logits, n)).collect::<Result<Vec<u32>, _>>()
+    };
+    let logits = [9.0, 1.0, 2.0, 8.0];
+    let is = |params, expected: &[u32]| {
+        let mut found = choose(params, &logits).unwrap();
+        found.sort_unstable();
+        found.dedup();
+        assert_eq!(found, expected);
+    };
+    is(greedy(), &[2]);
+    is(SamplingParams { temperature: 100.0, ..OFF }, &[1, 2]);
+    is(SamplingParams { top_k: 2, ..OFF }, &[1, 2]);
+    is(SamplingParams { logit_bias: vec![(0, 1000.0)], ..greedy() }, &[2]);
+    is(SamplingParams { logit_bias: vec![(2, f32::NEG_INFINITY)], ..greedy() }, &[1]);
+    is(SamplingParams { logit_bias: vec![(1, f32::NEG_INFINITY), (2, f32::NEG_INFINITY)], ..greedy() }, &[2]);
+    is(SamplingParams { presence_penalty: 5.0, ..greedy() }, &[1]);
+    let broken = [f32::NAN, 1.0, 2.0, 3.0];
+    assert_eq!(choose(greedy(), &broken), Err(NonFinite { token_id: 0 }.into()), "what it would ban is looked at too");
+}
+
+#[test]
+fn a_constraint_hears_of_what_was_chosen_and_says_when_it_is_complete() {
+    let mut sampler = Sampler::new(greedy(), 3).unwrap();
+    assert!(!sampler.is_complete());
+    sampler.constrain(Box::new(Only(&[1], 2)));
+    for expected in [false, true] {
+        assert_eq!(sampler.next(&[9.0, 0.0, 1.0], 0), Ok(1));
+        assert_eq!(sampler.is_complete(), expected);
+    }
 }

@@ -61,6 +61,8 @@ pub struct TinyModel {
     pub ffn_size: u64,
     /// Positions it claims to be trained for.
     pub context_len: u32,
+    /// Further tokens behind the usual ones, with their types as `tokenizer.ggml.token_type` numbers them.
+    pub added_tokens: Vec<(&'static str, i32)>,
 }
 
 impl Default for TinyModel {
@@ -76,6 +78,7 @@ impl Default for TinyModel {
             head_dim: 16,
             ffn_size: 128,
             context_len: 512,
+            added_tokens: Vec::new(),
         }
     }
 }
@@ -98,7 +101,9 @@ impl TinyModel {
     /// The file before it is finished, so that a test can add to it.
     pub fn writer(&self) -> GgufWriter {
         let key = |name: &str| format!("{}.{name}", self.architecture);
-        let vocab = vocabulary();
+        let mut vocab = vocabulary();
+        let n_usual = vocab.len();
+        vocab.extend(self.added_tokens.iter().map(|(token, _)| (*token).to_owned()));
         let writer = GgufWriter::new(self.architecture)
             .string("general.name", format!("tiny {}", self.architecture))
             .u32(&key("context_length"), self.context_len)
@@ -112,7 +117,8 @@ impl TinyModel {
             .f32(&key("attention.layer_norm_rms_epsilon"), 1e-5)
             .u32(&key("rope.dimension_count"), self.head_dim as u32)
             .f32(&key("rope.freq_base"), 10_000.0);
-        self.tensors(vocab_keys(writer, self.architecture, &vocab), vocab.len() as u64)
+        let added: Vec<i32> = self.added_tokens.iter().map(|(_, kind)| *kind).collect();
+        self.tensors(vocab_keys(writer, self.architecture, &vocab, n_usual, &added), vocab.len() as u64)
     }
 
     fn tensors(&self, writer: GgufWriter, n_vocab: u64) -> GgufWriter {
@@ -194,11 +200,12 @@ fn byte_char(byte: u8) -> char {
     char::from_u32(0x100 + place).unwrap_or(char::REPLACEMENT_CHARACTER)
 }
 
-fn vocab_keys(writer: GgufWriter, architecture: &str, vocab: &[String]) -> GgufWriter {
+fn vocab_keys(writer: GgufWriter, architecture: &str, vocab: &[String], n_usual: usize, added: &[i32]) -> GgufWriter {
     const NORMAL: i32 = 1;
     const CONTROL: i32 = 3;
-    let first_special = vocab.len() - SPECIAL.len();
-    let types: Vec<i32> = (0..vocab.len()).map(|id| if id < first_special { NORMAL } else { CONTROL }).collect();
+    let first_special = n_usual - SPECIAL.len();
+    let usual = (0..n_usual).map(|id| if id < first_special { NORMAL } else { CONTROL });
+    let types: Vec<i32> = usual.chain(added.iter().copied()).collect();
     let merges = MERGES.map(|(left, right)| format!("{left} {right}"));
     let pre = if architecture == "llama" { "gpt-2" } else { "qwen2" };
     writer

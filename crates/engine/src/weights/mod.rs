@@ -4,7 +4,9 @@
 pub mod gguf;
 mod matrix;
 mod mmap;
+mod safetensors;
 
 pub use gguf::{Gguf, GgufError, GgufErrorClass, Header, Metadata};
 pub use matrix::HostMatrix;
 pub use mmap::Bytes;
+pub(crate) use safetensors::Safetensors;

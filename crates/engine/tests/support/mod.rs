@@ -9,17 +9,18 @@ use downshift_engine::InProcess;
 use downshift_engine::testing::{Stored, TinyModel};
 use downshift_worker::{Completion, Delta, Device, Failure, Launcher, ModelSpec, Placement, Request, ToolCallDelta, Worker};
 
-/// A loaded model with random weights, and this chat template if one is given.
-pub fn worker(template: Option<&str>) -> Arc<dyn Worker> {
+/// A loaded model with random weights; with a template and further tokens if they are given.
+pub fn worker(template: Option<&str>, added_tokens: &[(&'static str, i32)]) -> Arc<dyn Worker> {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let path = folder.path().join("tiny.gguf");
-    let writer = TinyModel::of("llama", 3, Stored::F32).writer();
-    let writer = match template {
-        Some(template) => writer.string("tokenizer.chat_template", template),
-        None => writer,
+    let write = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).expect("a file");
+        path
     };
-    std::fs::write(&path, writer.finish()).expect("a file in it");
-    let spec = ModelSpec { parallel: 8, ..ModelSpec::from_path(&path) };
+    let model = TinyModel { added_tokens: added_tokens.to_vec(), ..TinyModel::of("llama", 3, Stored::F32) };
+    let path = write("tiny.gguf", &model.writer().finish());
+    let chat_template = template.map(|template| write("template.jinja", template.as_bytes()));
+    let spec = ModelSpec { parallel: 8, chat_template, ..ModelSpec::from_path(&path) };
     let placement = Placement { device: Device::Cpu, context: 4096, threads: 1 };
     // The mapping outlives the folder's entry.
     InProcess.launch(&spec, &placement, &|_, _| {}).expect("a tiny model launches")

@@ -117,7 +117,8 @@ fn another_device_is_used_when_the_first_is_full() {
 
 #[test]
 fn the_margin_stays_free_and_the_address_space_counts_weights_as_taken() {
-    assert!(matches!(plan(&need(), &Ledger { margin_bytes: 97 * MIB, ..ledger(1148, vec![]) }), Plan::DoesNotFit(_)));
+    let Plan::DoesNotFit(reason) = plan(&need(), &Ledger { margin_bytes: 97 * MIB, ..ledger(1148, vec![]) }) else { panic!("it fits") };
+    assert!(reason.ends_with("are free by memory.max beside the margin of 97 MiB"), "{reason}");
     let small = Limit { source: "RLIMIT_AS".to_owned(), limit_bytes: 1000 * MIB, fixed_bytes: 0 };
     let Plan::DoesNotFit(reason) = plan(&need(), &Ledger { address_space: Some(small), allow_paging: true, ..ledger(9000, vec![]) }) else {
         panic!("it does not fit")

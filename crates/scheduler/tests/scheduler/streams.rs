@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use downshift_scheduler::Options;
 use downshift_scheduler::config::OnStreamFailure;
-use downshift_worker::{FailureKind as K, Input, Message, Request, Resume, ToolChoice};
+use downshift_worker::{Delta, FailureKind as K, Input, Message, Request, RequestId, ResponseFormat, Resume, ToolCallDelta, ToolChoice};
 use serde_json::json;
 
 use crate::support::*;
@@ -95,15 +95,8 @@ fn where_another_model_may_not_go_on_the_error_is_honest() {
     seeded.sampling.seed = Some(1);
     let mut with_logprobs = base();
     with_logprobs.logprobs = Some(2);
-    let mut with_tools = base();
-    with_tools.input = Input::Chat {
-        messages: Vec::new(),
-        tools: vec![json!({"type": "function"})],
-        tool_choice: ToolChoice::Auto,
-        variables: Default::default(),
-    };
     let refused = Options { on_stream_failure: Some(OnStreamFailure::Error), ..streamed() };
-    for (request, options) in [(seeded, streamed()), (with_logprobs, streamed()), (with_tools, streamed()), (base(), refused)] {
+    for (request, options) in [(seeded, streamed()), (with_logprobs, streamed()), (base(), refused)] {
         let fake = Fake::new();
         broken(&fake);
         let outcome = submit(&fake.scheduler(ABC), request, &[], options, usize::MAX);
@@ -146,4 +139,82 @@ fn an_answer_that_repeats_itself_ends_with_length_and_is_no_failure() {
     let unguarded = fake.scheduler(&format!("[settings]\nloop_guard = false\n{ABC}"));
     fake.act("a", [after(500, Then::Repeat)]);
     assert_eq!(ask(&unguarded, &[], streamed()).result.unwrap().output.usage.completion_tokens, 500);
+}
+
+fn with_tools(tool_choice: ToolChoice) -> Request {
+    let tools = vec![json!({"type": "function", "function": {"name": "add"}})];
+    let input = Input::Chat { messages: Vec::new(), tools, tool_choice, variables: Default::default() };
+    Request::new(RequestId(77), input)
+}
+
+#[test]
+fn thoughts_count_as_shown_and_the_next_model_gets_them() {
+    let fake = Fake::new();
+    fake.says.lock().unwrap().insert("a".to_owned(), |token| Delta { reasoning: format!("t{token} "), ..Delta::default() });
+    fake.act("a", [after(2, Then::Fail(K::Crashed)), after(3, Then::Fail(K::NonFinite))]);
+    let outcome = ask(&fake.scheduler(ABC), &[], streamed());
+    assert_eq!(outcome.text, "a| a>a(crashed) a>b(non_finite) ");
+    let requests = fake.requests.lock().unwrap();
+    assert_eq!(requests[1].resume, Some(Resume::Tokens { token_ids: vec![0, 1], shown_bytes: "t0 t1 ".len() }));
+    assert_eq!(requests[2].resume, Some(Resume::Text { text: String::new(), reasoning: "t0 t1 t2 ".to_owned(), tokens: 3 }));
+}
+
+fn calling(token: usize) -> Delta {
+    let name = (token == 0).then(|| "add".to_owned());
+    Delta { tool_calls: vec![ToolCallDelta { index: 0, name, arguments: "{}".to_owned() }], ..Delta::default() }
+}
+
+#[test]
+fn a_call_that_was_begun_is_ended_by_its_model_or_not_at_all() {
+    let fake = Fake::new();
+    fake.says.lock().unwrap().insert("a".to_owned(), calling);
+    fake.act("a", [after(2, Then::Fail(K::Crashed)), after(3, Then::Fail(K::NonFinite))]);
+    let outcome = submit(&fake.scheduler(ABC), with_tools(ToolChoice::Auto), &[], streamed(), usize::MAX);
+    assert_eq!((outcome.kind(), outcome.attempts().as_str()), ("non_finite", "a:crashed a:non_finite"));
+    assert!(outcome.result.unwrap_err().shown);
+    let resume = fake.requests.lock().unwrap()[1].resume.clone();
+    assert_eq!(resume, Some(Resume::Tokens { token_ids: vec![0, 1], shown_bytes: "add{}{}".len() }));
+}
+
+#[test]
+fn a_call_of_the_model_that_took_over_is_never_begun_again() {
+    let fake = Fake::new();
+    fake.act("a", [after(1, Then::Fail(K::NonFinite))]);
+    fake.says.lock().unwrap().insert("b".to_owned(), |_| calling(0));
+    fake.act("b", [after(2, Then::Fail(K::Crashed))]);
+    let outcome = submit(&fake.scheduler(ABC), with_tools(ToolChoice::Auto), &[], streamed(), usize::MAX);
+    assert_eq!((outcome.kind(), outcome.attempts().as_str()), ("crashed", "a:non_finite b:crashed"));
+}
+
+#[test]
+fn text_beside_offered_tools_is_continued_by_the_next_model() {
+    let fake = Fake::new();
+    fake.act("a", [after(2, Then::Fail(K::NonFinite))]);
+    let outcome = submit(&fake.scheduler(ABC), with_tools(ToolChoice::Auto), &[], streamed(), usize::MAX);
+    assert_eq!(outcome.text, "a| a0 a1 a>b(non_finite) b2 ");
+}
+
+#[test]
+fn a_model_that_knows_no_tools_is_skipped_where_a_call_is_forced() {
+    let fake = Fake::new();
+    fake.without_tools.lock().unwrap().push("a".to_owned());
+    let scheduler = fake.scheduler(ABC);
+    for choice in [ToolChoice::Required, ToolChoice::Function("add".to_owned())] {
+        let outcome = submit(&scheduler, with_tools(choice), &[], streamed(), usize::MAX);
+        assert_eq!((outcome.model(), outcome.attempts().as_str()), ("b", "a:cannot_do"));
+    }
+    assert_eq!(submit(&scheduler, with_tools(ToolChoice::Auto), &[], streamed(), usize::MAX).model(), "a");
+}
+
+#[test]
+fn what_a_format_asks_for_may_repeat_itself() {
+    let fake = Fake::new();
+    fake.act("a", [after(500, Then::Repeat), after(500, Then::Repeat)]);
+    let scheduler = fake.scheduler(ABC);
+    let mut request = Request::new(scheduler.next_request_id(), Input::chat(Vec::new()));
+    request.format = ResponseFormat::JsonObject;
+    for request in [request, with_tools(ToolChoice::Required)] {
+        let outcome = submit(&scheduler, request, &[], streamed(), usize::MAX);
+        assert_eq!(outcome.result.unwrap().output.usage.completion_tokens, 500);
+    }
 }

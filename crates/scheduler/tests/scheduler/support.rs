@@ -97,6 +97,10 @@ pub struct Fake {
     pub loads: Mutex<HashMap<String, VecDeque<Load>>>,
     pub acts: Mutex<HashMap<String, VecDeque<Act>>>,
     pub counts: Mutex<HashMap<String, usize>>,
+    /// What a model sends for a token, where that is not text.
+    pub says: Mutex<HashMap<String, fn(usize) -> Delta>>,
+    /// Models whose templates know no tools.
+    pub without_tools: Mutex<Vec<String>>,
     pub devices: Mutex<Vec<DeviceMemory>>,
     /// Where `/proc` and `/sys` of the fake machine lie.
     pub root: tempfile::TempDir,
@@ -119,6 +123,8 @@ impl Fake {
             loads: Mutex::default(),
             acts: Mutex::default(),
             counts: Mutex::default(),
+            says: Mutex::default(),
+            without_tools: Mutex::default(),
             devices: Mutex::new(vec![DeviceMemory { device: Device::Cpu, own_bytes: None }]),
             root: tempfile::tempdir().unwrap(),
             log: Mutex::default(),
@@ -214,7 +220,7 @@ impl Launcher for FakeLauncher {
             vocab_size: 32,
             dimension: None,
             has_chat_template: true,
-            calls_tools: true,
+            calls_tools: !self.0.without_tools.lock().unwrap().contains(&spec.name),
             footprint,
         })
     }
@@ -312,11 +318,9 @@ impl Worker for FakeWorker {
         for token in first..act.tokens.max(first) {
             fake.clock.advance(Duration::from_secs_f32(act.pace));
             self.steps.fetch_add(1, Ordering::Relaxed);
-            let delta = Delta {
-                text: format!("{}{token} ", self.name),
-                token_ids: vec![if matches!(act.then, Then::Repeat) { 7 } else { token as u32 }],
-                ..Delta::default()
-            };
+            let says = fake.says.lock().unwrap().get(&self.name).copied();
+            let said = says.map_or_else(|| Delta { text: format!("{}{token} ", self.name), ..Delta::default() }, |says| says(token));
+            let delta = Delta { token_ids: vec![if matches!(act.then, Then::Repeat) { 7 } else { token as u32 }], ..said };
             if sink.send(delta).is_break() {
                 fake.note(format!("stopped {}", self.name));
                 return Err(Failure::new(FailureKind::Cancelled, stage, "the client has left"));

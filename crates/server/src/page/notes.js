@@ -1,7 +1,7 @@
 // Says in the conversation why a gear was dropped and why an answer failed.
 
 import { h, icon } from "./element.js";
-import { duration, reason } from "./wording.js";
+import { answersBecause, continuedBecause, duration, reason } from "./wording.js";
 
 const STAGES = {
   admission: "before it started",
@@ -11,14 +11,16 @@ const STAGES = {
 };
 
 /** Why an answer came from another model than the one asked; what each of them met is folded. */
-export function instead({ model, attempts: [first, ...others] }) {
-  const sentence = h("span", {}, h("b", {}, model), ` answers, because ${reason(first.model, first.kind)}.`);
-  return h("details", { class: "shift" }, h("summary", {}, icon("drop"), sentence), attempts([first, ...others]));
+export function instead(answer) {
+  // Within a text the next model took over; before it, the first to write was the one that answered.
+  const model = answer.takeovers[0]?.from ?? answer.model;
+  const sentence = h("span", {}, h("b", {}, model), answersBecause(model, answer.attempts[0]));
+  return h("details", { class: "shift" }, h("summary", {}, icon("drop"), sentence), attempts(answer.attempts));
 }
 
 /** That another model went on within the text. */
-export function takeover({ from, to, reason: kind }) {
-  const sentence = h("span", {}, h("b", {}, to ?? "Another model"), ` wrote the rest, because ${reason(from, kind)}.`);
+export function takeover(step) {
+  const sentence = h("span", {}, h("b", {}, step.to ?? "Another model"), continuedBecause(step));
   return h("p", { class: "shift" }, icon("drop"), sentence);
 }
 
@@ -33,7 +35,7 @@ export function attempts(list) {
         "li",
         {},
         h("b", {}, attempt.model ?? "?"),
-        ` ${attempt.message || reason("it", attempt.kind)}`,
+        ` ${attempt.message || reason(attempt.kind)}`,
         h("span", {}, facts.filter(Boolean).join(" · ")),
       );
     }),

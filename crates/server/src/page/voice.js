@@ -2,7 +2,7 @@
 
 import { tokens } from "./answer.js";
 import { h } from "./element.js";
-import { count, reason } from "./wording.js";
+import { answersBecause, continuedBecause, count } from "./wording.js";
 
 const TOAST_MS = 8000;
 
@@ -14,8 +14,8 @@ export function announce(text) {
 /** That a gear was dropped. */
 export function announceDrop(answer) {
   const step = answer.takeovers.at(-1);
-  if (step) announce(`${step.to} writes the rest, because ${reason(step.from, step.reason)}.`);
-  else announce(`${answer.model} answers, because ${reason(answer.attempts[0].model, answer.attempts[0].kind)}.`);
+  if (step) announce(`${step.to}${continuedBecause(step)}`);
+  else announce(`${answer.model}${answersBecause(answer.model, answer.attempts[0])}`);
 }
 
 /** That an answer is over: never its words, which would be read one by one. */

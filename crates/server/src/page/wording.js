@@ -28,9 +28,24 @@ const REASONS = {
   mock: "a failure was asked for",
 };
 
-/** What happened to a model as a clause: "large ran out of memory", "large’s file is missing". */
-export function reason(model, kind) {
-  const clause = REASONS[kind] ?? `it failed (${String(kind ?? "unknown").replaceAll("_", " ")})`;
+/** What happened to a model, as a clause: "it ran out of memory". */
+export function reason(kind) {
+  return REASONS[kind] ?? `it failed (${String(kind ?? "unknown").replaceAll("_", " ")})`;
+}
+
+/** " answers, because large’s file is missing.", to follow the name of the model that answers after a failed attempt. */
+export function answersBecause(model, failed) {
+  if (failed.model === model) return ` answers at another try, because ${reason(failed.kind)}.`;
+  return ` answers, because ${of(failed.model, reason(failed.kind))}.`;
+}
+
+/** " wrote the rest, because large ran out of memory.", to follow the name of the model that went on within the text. */
+export function continuedBecause({ from, to, reason: kind }) {
+  if (from === to) return ` began anew within this text, because ${reason(kind)}.`;
+  return ` wrote the rest, because ${of(from, reason(kind))}.`;
+}
+
+function of(model, clause) {
   return clause.replace(/^its /, `${model}’s `).replace(/^it /, `${model} `);
 }
 

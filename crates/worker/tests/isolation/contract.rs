@@ -6,7 +6,8 @@ use std::sync::mpsc::channel;
 use std::thread;
 
 use downshift_worker::{
-    Delta, Device, DeviceMemory, FailureKind, Input, Launcher, Message, Prompt, RequestId, Role, SamplingParams, Stage,
+    Delta, Device, DeviceMemory, FailureKind, Input, Launcher, Message, Prompt, Request, RequestId, ResponseFormat, Role, SamplingParams,
+    Stage,
 };
 
 use crate::fake::{self, Fake, collect, request, spec};
@@ -183,6 +184,9 @@ fn requests_too_deep_or_too_long_for_a_frame_are_refused_and_the_worker_lives() 
     }
     let mut message = Message::new(Role::User, "");
     message.content = deep;
+    let format = ResponseFormat::JsonSchema(message.content.clone());
+    let failure = worker.generate(&Request { format, ..request(1, "x") }, &mut collect(&mut String::new())).unwrap_err();
+    assert_eq!((failure.kind, failure.stage), (FailureKind::InvalidRequest, Stage::Admission));
     let deep = Input::chat(vec![message]);
     assert_eq!(worker.apply_template(&deep).unwrap_err().kind, FailureKind::InvalidRequest);
     let long = request(1, &"x".repeat(65 << 20));

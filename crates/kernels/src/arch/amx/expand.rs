@@ -5,7 +5,6 @@ use super::pack::{round, widen};
 use super::tiles::{DEPTH, ROWS, TILE};
 use crate::arch::avx512_vnni::groups_of_16::GroupsOf16;
 use crate::arch::avx512_vnni::groups_of_32::{FourBlocks, GroupsOf32};
-use crate::arch::avx512_vnni::super_blocks::SuperBlock;
 use crate::arch::avx512_vnni::{Q2K, Q3K, Q4_0, Q4_1, Q5_0, Q5_1, Q5K, Q6K, splat_f16};
 use crate::blocks::DType;
 use crate::scalar;
@@ -62,7 +61,7 @@ pub(super) unsafe fn row(dtype: DType, blocks: &[u8], panel: &mut [u16], r: usiz
             DType::Q2_K => groups_of_16::<Q2K>(blocks, place),
             DType::Q3_K => groups_of_16::<Q3K>(blocks, place),
             DType::Q4_K => q4_k(blocks, place),
-            DType::Q5_K => super_blocks::<Q5K>(blocks, place),
+            DType::Q5_K => q5_k(blocks, place),
             DType::Q6_K => groups_of_16::<Q6K>(blocks, place),
             DType::IQ4_NL | DType::IQ4_XS | DType::MXFP4 => any(dtype, blocks, place),
         }
@@ -155,16 +154,16 @@ unsafe fn groups_of_32<F: GroupsOf32>(blocks: &[u8], mut place: Place<'_>) {
 
 /// A group has few levels, all of which are computed once; the quants pick from them.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma,f16c")]
-unsafe fn super_blocks<F: SuperBlock>(blocks: &[u8], mut place: Place<'_>) {
+unsafe fn q5_k(blocks: &[u8], mut place: Place<'_>) {
     let low_levels = _mm512_setr_ps(0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.);
     let high_levels = _mm512_add_ps(low_levels, _mm512_set1_ps(16.0));
-    for (i, block) in blocks.chunks_exact(F::BYTES).enumerate() {
+    for (i, block) in blocks.as_chunks::<176>().0.iter().enumerate() {
         let p = block.as_ptr();
         // SAFETY: a whole block.
         let (scales, mins) = unsafe { scales_and_mins(p) };
         for z in 0..4 {
             // SAFETY: a whole block, and `z` is below 4.
-            let quants = unsafe { F::quants(p, z) };
+            let quants = unsafe { Q5K::in_order(p, z) };
             let halves = [_mm512_castsi512_si256(quants), _mm512_extracti64x4_epi64::<1>(quants)];
             for (half, quants) in halves.into_iter().enumerate() {
                 let group = 2 * z + half;

@@ -1,6 +1,6 @@
 //! Q6_K, Q3_K and Q2_K: blocks of 256 with a scale per 16.
 
-use super::{dpwssd, prefetch, splat_f16};
+use super::{dpwssd, prefetch_block};
 use crate::blocks::DType;
 use crate::quantize::{Activations, Q8K};
 use std::arch::x86_64::*;
@@ -27,10 +27,6 @@ pub(in crate::arch) trait GroupsOf16 {
     /// # Safety
     /// As for `quants`.
     unsafe fn scales(block: *const u8) -> __m256i;
-
-    /// What the offset of the quants adds to a block's integer sum, in some lanes, given pairwise sums of
-    /// scale * multiplier * -16 * (sum of 16 activations).
-    fn offset(sums: __m256i) -> __m256i;
 
     /// The sixteen minima as i16 and the place of their `dmin` (f16), for formats that have them.
     ///
@@ -67,10 +63,13 @@ unsafe fn dot<F: GroupsOf16, const M: usize>(w: &[u8], k: usize, acts: &Activati
     for r in 0..n {
         let mut acc = [_mm512_setzero_ps(); M];
         let row = w[r * row_bytes..][..row_bytes].as_ptr();
-        for b in 0..n_blocks {
-            // SAFETY: block `b` lies within `row_bytes` bytes of `row`; a row of activations has at least
-            // `acts.cols()` = `k` columns.
-            unsafe { block::<F, M>(row.add(b * F::BYTES), b, &x, &mut acc) };
+        for b in (0..n_blocks).step_by(2) {
+            // SAFETY: blocks below `n_blocks` lie within `row_bytes` bytes of `row`; a row of activations has at least
+            // `acts.cols()` = `k` columns, padded to a multiple of four blocks.
+            unsafe {
+                let blocks = row.add(b * F::BYTES);
+                if b + 2 <= n_blocks { two::<F, M, 2>(blocks, b, &x, &mut acc) } else { two::<F, M, 1>(blocks, b, &x, &mut acc) }
+            }
         }
         for (i, acc) in acc.iter().enumerate() {
             out[i * n + r] = _mm512_reduce_add_ps(*acc);
@@ -78,59 +77,108 @@ unsafe fn dot<F: GroupsOf16, const M: usize>(w: &[u8], k: usize, acts: &Activati
     }
 }
 
-/// Words to take for the products of 64 quants: row `z` spreads scales `4 z` .. `4 z + 4`.
+/// Words to take for the sums of half a block, those of 64 quants in the low half of each lane and of the next 64 in the high
+/// half: row `2 j + h` spreads scales `8 h` .. `8 h + 8` of block `j`.
 static SPREAD: [[u16; 32]; 4] = {
     let mut spread = [[0; 32]; 4];
     let mut i = 0;
     while i < 4 * 32 {
-        spread[i / 32][i % 32] = (i / 8) as u16;
+        spread[i / 32][i % 32] = (i / 32 * 8 + i % 32 / 8 + i % 8 / 4 * 4) as u16;
         i += 1;
     }
     spread
 };
 
-/// Adds the products of block `b`.
+/// Adds the products of blocks `b` .. `b + N`, `N` at most 2.
+///
+/// Sums of four products fit in 16 bits (4 * 63 * 127 < 2^15), so that one `vpdpwssd` scales and adds 128 products.
 ///
 /// # Safety
-/// A block at `block` is readable; the rows of `x` have at least `256 (b + 1)` columns.
+/// `N` blocks at `blocks` are readable; the rows of `x` have at least `256 (b + 2)` columns.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 #[inline]
-unsafe fn block<F: GroupsOf16, const M: usize>(block: *const u8, b: usize, x: &[Q8K<'_>; M], acc: &mut [__m512; M]) {
-    prefetch(block, F::BYTES);
-    // SAFETY: every load is of the block, of columns below `256 (b + 1)` of `x`, or of a row of SPREAD.
+unsafe fn two<F: GroupsOf16, const M: usize, const N: usize>(blocks: *const u8, b: usize, x: &[Q8K<'_>; M], acc: &mut [__m512; M]) {
+    // SAFETY: every load is of the first `N` blocks, of columns below `256 (b + 2)` of `x`, or of a row of SPREAD.
     unsafe {
-        let scales = F::scales(block);
-        let d = splat_f16(block.add(F::D));
-        let mins = F::mins(block);
+        let next = blocks.wrapping_add(F::BYTES);
+        let both = |first, second: Option<__m256i>| {
+            let first = _mm512_zextsi256_si512(first);
+            second.map_or(first, |second| _mm512_inserti64x4::<1>(first, second))
+        };
+        let floats = |at: usize| {
+            let bits = |i: usize| u32::from(blocks.add(i * F::BYTES + at).cast::<u16>().read_unaligned()) << (16 * i);
+            _mm_cvtph_ps(_mm_cvtsi32_si128((0..N).fold(0, |all, i| all | bits(i)).cast_signed()))
+        };
+        let scales = both(F::scales(blocks), (N == 2).then(|| F::scales(next)));
+        let d = floats(F::D);
+        // The sums of 16 activations are -16 times what is meant.
+        let mins = F::mins(blocks).map(|(mins, at)| {
+            let next = if N == 2 { F::mins(next).map(|(mins, _)| mins) } else { None };
+            (both(mins, next), _mm_mul_ps(floats(at), _mm_set1_ps(0.0625)))
+        });
+        let halves = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
         let mut scaled = [_mm512_setzero_si512(); M];
+        let mut ds = [_mm512_setzero_ps(); M];
+        for (i, x) in x.iter().enumerate() {
+            let multipliers = _mm512_loadu_si512(x.multipliers16.as_ptr().add(b * 16).cast());
+            let x_sums = _mm512_loadu_si512(x.sums16.as_ptr().add(b * 16).cast());
+            let dx = _mm_castpd_ps(_mm_load_sd(x.d.as_ptr().add(b).cast()));
+            scaled[i] = _mm512_mullo_epi16(scales, multipliers);
+            ds[i] = _mm512_castps128_ps512(_mm_mul_ps(d, dx));
+            let (offsets, d) = match mins {
+                Some((mins, dmin)) => (_mm512_mullo_epi16(mins, multipliers), _mm_mul_ps(dmin, dx)),
+                None => (scaled[i], _mm_mul_ps(_mm_mul_ps(d, dx), _mm_set1_ps(F::OFFSET * 0.0625))),
+            };
+            let offsets = _mm512_cvtepi32_ps(_mm512_madd_epi16(offsets, x_sums));
+            acc[i] = _mm512_fmadd_ps(offsets, _mm512_permutexvar_ps(halves, _mm512_castps128_ps512(d)), acc[i]);
+        }
+        let dots = Dots { blocks, x: x.map(|x| x.qs.as_ptr().add(b * 256)), scaled, ds };
+        dots.add::<F, N, 0>(acc);
+        if N > 1 {
+            dots.add::<F, N, 1>(acc);
+        }
+    }
+}
+
+/// What the dot products of up to two blocks with `M` rows of activations need.
+struct Dots<const M: usize> {
+    blocks: *const u8,
+    /// The quants that the first block is multiplied with.
+    x: [*const i8; M],
+    /// Scales times multipliers, of both blocks.
+    scaled: [__m512i; M],
+    /// The product of both `d` of block `j` at `j`.
+    ds: [__m512; M],
+}
+
+impl<const M: usize> Dots<M> {
+    /// Adds the products of block `J` of `N`.
+    ///
+    /// # Safety
+    /// The block and 256 columns of each `x` from `256 J` on are readable, and the machine has the features of this module.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+    #[inline]
+    unsafe fn add<F: GroupsOf16, const N: usize, const J: usize>(&self, acc: &mut [__m512; M]) {
+        prefetch_block(self.blocks, J, N, F::BYTES);
         let mut sums = [_mm512_setzero_si512(); M];
-        for (i, x) in x.iter().enumerate() {
-            let multipliers = _mm256_loadu_si256(x.multipliers16.as_ptr().add(b * 16).cast());
-            let x_sums = _mm256_loadu_si256(x.sums16.as_ptr().add(b * 16).cast());
-            let s = _mm256_mullo_epi16(scales, multipliers);
-            scaled[i] = _mm512_castsi256_si512(s);
-            if let Some((mins, dmin_at)) = mins {
-                let min_sums = _mm256_madd_epi16(_mm256_mullo_epi16(mins, multipliers), x_sums);
-                let min_sums = _mm512_cvtepi32_ps(_mm512_zextsi256_si512(min_sums));
-                // The sums are -16 times what is meant.
-                let dmin = _mm512_mul_ps(splat_f16(block.add(dmin_at)), _mm512_set1_ps(x.d.get_unchecked(b) * 0.0625));
-                acc[i] = _mm512_fmadd_ps(min_sums, dmin, acc[i]);
-            } else {
-                sums[i] = _mm512_zextsi256_si512(F::offset(_mm256_madd_epi16(s, x_sums)));
+        for half in 0..2 {
+            // SAFETY: the caller's promise; a row of SPREAD is 64 bytes.
+            unsafe {
+                let block = self.blocks.add(J * F::BYTES);
+                let (first, second) = (F::quants(block, 2 * half), F::quants(block, 2 * half + 1));
+                let spread = _mm512_loadu_si512(SPREAD[2 * J + half].as_ptr().cast());
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let x = self.x[i].add(J * 256 + half * 128);
+                    let first = _mm512_dpbusd_epi32(_mm512_setzero_si512(), first, _mm512_loadu_si512(x.cast()));
+                    let second = _mm512_dpbusd_epi32(_mm512_setzero_si512(), second, _mm512_loadu_si512(x.add(64).cast()));
+                    let words = _mm512_packs_epi32(first, second);
+                    *sums = dpwssd(*sums, words, _mm512_permutexvar_epi16(spread, self.scaled[i]));
+                }
             }
         }
-        for (z, spread) in SPREAD.iter().enumerate() {
-            let quants = F::quants(block, z);
-            let spread = _mm512_loadu_si512(spread.as_ptr().cast());
-            for (i, x) in x.iter().enumerate() {
-                let x = _mm512_loadu_si512(x.qs.as_ptr().add(b * 256 + z * 64).cast());
-                let products = _mm512_maddubs_epi16(quants, x);
-                sums[i] = dpwssd(sums[i], products, _mm512_permutexvar_epi16(spread, scaled[i]));
-            }
-        }
-        for (i, x) in x.iter().enumerate() {
-            let d = _mm512_mul_ps(d, _mm512_set1_ps(*x.d.get_unchecked(b)));
-            acc[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[i]), d, acc[i]);
+        for (i, acc) in acc.iter_mut().enumerate() {
+            let d = _mm512_permutexvar_ps(_mm512_set1_epi32(J as i32), self.ds[i]);
+            *acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[i]), d, *acc);
         }
     }
 }

@@ -86,6 +86,15 @@ fn prefetch(p: *const u8, bytes: usize) {
     }
 }
 
+/// Prefetches block `j` of `n` at `p`, so that every line of the `n` is prefetched once, a few at a time.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+#[inline]
+fn prefetch_block(p: *const u8, j: usize, n: usize, block_bytes: usize) {
+    let (start, end) = (j * block_bytes / 64, (j + 1) * block_bytes);
+    let end = if j + 1 == n { end.div_ceil(64) } else { end / 64 };
+    prefetch(p.wrapping_add(64 * start), 64 * (end - start));
+}
+
 /// `acc + a · b` over pairs of i16. In assembly because LLVM splits the intrinsic into a multiplication and an addition
 /// unless it tunes for one CPU, which costs 5-10% of a kernel.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]

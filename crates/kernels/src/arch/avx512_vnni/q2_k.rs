@@ -29,11 +29,6 @@ impl GroupsOf16 for Q2K {
         _mm256_cvtepu8_epi16(_mm_and_si128(bytes, _mm_set1_epi8(15)))
     }
 
-    #[inline(always)]
-    fn offset(sums: __m256i) -> __m256i {
-        sums
-    }
-
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
     #[inline]
     unsafe fn mins(block: *const u8) -> Option<(__m256i, usize)> {

@@ -44,12 +44,6 @@ impl GroupsOf16 for Q3K {
     }
 
     #[inline(always)]
-    fn offset(sums: __m256i) -> __m256i {
-        // SAFETY: only called from kernels with these features.
-        unsafe { _mm256_srai_epi32::<2>(sums) }
-    }
-
-    #[inline(always)]
     unsafe fn mins(_: *const u8) -> Option<(__m256i, usize)> {
         None
     }

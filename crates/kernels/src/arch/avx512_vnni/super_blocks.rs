@@ -2,7 +2,7 @@
 //! The headers of four blocks are unpacked in one register; products of quants are scaled in integers, and a block is one
 //! conversion to f32.
 
-use super::{dpwssd, prefetch};
+use super::{dpwssd, prefetch_block};
 use crate::blocks::DType;
 use crate::quantize::{Activations, Q8K};
 use std::arch::x86_64::*;
@@ -10,15 +10,30 @@ use std::array;
 use std::ops::Range;
 
 /// What differs between the formats.
-pub(in crate::arch) trait SuperBlock {
+pub(super) trait SuperBlock {
     /// Of a block; the header is its first 16.
     const BYTES: usize;
+    /// How many bits too high the quants of the odd groups are.
+    const ODD_SHIFT: u32;
 
-    /// Quants `64 z` .. `64 z + 64` of a block, in order.
+    /// The quants of the even groups of 32, then those of the odd ones; each first the first halves (of 16), a group a lane,
+    /// then the second halves.
     ///
     /// # Safety
-    /// A block at `block` is readable, `z` is below 4, and the machine has the features of this module.
-    unsafe fn quants(block: *const u8, z: usize) -> __m512i;
+    /// A block at `block` is readable, and the machine has the features of this module.
+    unsafe fn quants(block: *const u8) -> [[__m512i; 2]; 2];
+}
+
+/// 64 bytes at `p` and the 64 after them, as the even and the odd ones of their eight lanes.
+///
+/// # Safety
+/// They are readable.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+#[inline]
+pub(super) unsafe fn even_and_odd_lanes(p: *const u8) -> [__m512i; 2] {
+    // SAFETY: the caller's promise.
+    let (a, b) = unsafe { (_mm512_loadu_si512(p.cast()), _mm512_loadu_si512(p.add(64).cast())) };
+    [_mm512_shuffle_i32x4::<0b10_00_10_00>(a, b), _mm512_shuffle_i32x4::<0b11_01_11_01>(a, b)]
 }
 
 /// As [`crate::table::DotRows`].
@@ -71,12 +86,13 @@ unsafe fn dot<F: SuperBlock, const M: usize>(w: &[u8], k: usize, acts: &Activati
     }
 }
 
-/// Words to take for each half of the products of 64 quants: row `4 j + z` spreads scales `2 z` and `2 z + 1` of block `j`.
-static SPREAD: [[u16; 32]; 16] = {
-    let mut spread = [[0; 32]; 16];
+/// Words to take for the sums of block `j`, dwords of an even group's sum in the low and an odd one's in the high word: both
+/// scales of each lane, four times.
+static SPREAD: [[u16; 32]; 4] = {
+    let mut spread = [[0; 32]; 4];
     let mut i = 0;
-    while i < 16 * 32 {
-        spread[i / 32][i % 32] = (i / 32 * 2 + i % 32 / 16) as u16;
+    while i < 4 * 32 {
+        spread[i / 32][i % 32] = (i / 32 * 8 + i % 32 / 8 * 2 + i % 2) as u16;
         i += 1;
     }
     spread
@@ -84,13 +100,15 @@ static SPREAD: [[u16; 32]; 16] = {
 
 /// Adds the products of blocks `b` .. `b + N`, `N` at most 4.
 ///
+/// A lane's four sums of four products each fit in 16 bits (8 * 31 * 127 < 2^15), so that those of an even and of an odd group
+/// share a register, and one `vpdpwssd` scales and adds 256 products.
+///
 /// # Safety
 /// `N` blocks at `blocks` are readable; the rows of `x` have at least `256 (b + 4)` columns.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 #[inline]
 unsafe fn four<F: SuperBlock, const M: usize, const N: usize>(blocks: *const u8, b: usize, x: &[Q8K<'_>; M], acc: &mut [__m512; M]) {
     const Z: i8 = -1;
-    prefetch(blocks, N * F::BYTES);
     // SAFETY: every load is of the first `N` blocks, of columns below `256 (b + 4)` of `x`, or of a row of SPREAD.
     unsafe {
         let header = |i: usize| {
@@ -99,54 +117,86 @@ unsafe fn four<F: SuperBlock, const M: usize, const N: usize>(blocks: *const u8,
         let headers = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(header(0)), header(1));
         let headers = _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(headers, header(2)), header(3));
 
-        // As words: the bytes that hold the low bits of the eight scales, and for the last four those with their high bits.
-        let pick = |bytes: __m128i| _mm512_shuffle_epi8(headers, _mm512_broadcast_i32x4(bytes));
-        let scales = pick(_mm_setr_epi8(4, Z, 5, Z, 6, Z, 7, Z, 12, Z, 13, Z, 14, Z, 15, Z));
-        let scales_high = pick(_mm_setr_epi8(Z, Z, Z, Z, Z, Z, Z, Z, 4, Z, 5, Z, 6, Z, 7, Z));
+        // The words of four bytes of a header: d and dmin; scales 0..4 and above them two high bits of scales 4..8; minima the
+        // same; low bits of scales 4..8 and above them those of minima 4..8. As bytes, in four words: scales 4..8, scales 0..4,
+        // minima 0..4, minima 4..8.
+        let words = |a, b, c, d| _mm512_broadcast_i32x4(_mm_setr_epi32(a, b, c, d));
+        let six_or_high = _mm512_srlv_epi32(_mm512_shuffle_epi32::<0b10_10_01_01>(headers), words(2, 0, 0, 2));
+        let six_or_high = _mm512_and_si512(six_or_high, words(0x3030_3030, 0x3f3f_3f3f, 0x3f3f_3f3f, 0x3030_3030));
+        let low = _mm512_srlv_epi32(_mm512_shuffle_epi32::<0b11_11_11_11>(headers), words(0, 0, 0, 4));
+        let all = _mm512_ternarylogic_epi64::<0xf8>(six_or_high, low, words(0x0f0f_0f0f, 0, 0, 0x0f0f_0f0f)); // a | b & c
+        let pick = |bytes: __m128i| _mm512_shuffle_epi8(all, _mm512_broadcast_i32x4(bytes));
+        let scales = pick(_mm_setr_epi8(4, Z, 5, Z, 6, Z, 7, Z, 0, Z, 1, Z, 2, Z, 3, Z));
         let mins = pick(_mm_setr_epi8(8, Z, 9, Z, 10, Z, 11, Z, 12, Z, 13, Z, 14, Z, 15, Z));
-        let mins_high = pick(_mm_setr_epi8(Z, Z, Z, Z, Z, Z, Z, Z, 8, Z, 9, Z, 10, Z, 11, Z));
-        let low_bits = _mm512_broadcast_i32x4(_mm_setr_epi16(63, 63, 63, 63, 15, 15, 15, 15));
-        let high_bits = _mm512_set1_epi16(0x30);
-        let combine = |low, high| {
-            let high = _mm512_and_si512(_mm512_srli_epi16::<2>(high), high_bits);
-            _mm512_ternarylogic_epi64::<0xea>(low, low_bits, high) // low & low_bits | high
-        };
-        let scales = combine(scales, scales_high);
-        let shift = _mm512_broadcast_i32x4(_mm_setr_epi16(0, 0, 0, 0, 4, 4, 4, 4));
-        let mins = combine(_mm512_srlv_epi16(mins, shift), mins_high);
 
-        // Lane `i`: d, and dmin, of block `i`.
-        let d_at = _mm512_castsi256_si512(_mm256_setr_epi16(0, 0, 0, 0, 8, 8, 8, 8, 16, 16, 16, 16, 24, 24, 24, 24));
-        let dmin_at = _mm512_castsi256_si512(_mm256_setr_epi16(1, 1, 1, 1, 9, 9, 9, 9, 17, 17, 17, 17, 25, 25, 25, 25));
-        let d = _mm512_cvtph_ps(_mm512_castsi512_si256(_mm512_permutexvar_epi16(d_at, headers)));
-        let dmin = _mm512_cvtph_ps(_mm512_castsi512_si256(_mm512_permutexvar_epi16(dmin_at, headers)));
-        let lane = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+        // d and dmin of block `i` at `2 i`.
+        let d_at = _mm512_castsi128_si512(_mm_setr_epi16(0, 1, 8, 9, 16, 17, 24, 25));
+        let d = _mm256_cvtph_ps(_mm512_castsi512_si128(_mm512_permutexvar_epi16(d_at, headers)));
+        let pairs = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);
+        let dmin_lanes = _mm512_setr_epi32(1, 1, 1, 1, 3, 3, 3, 3, 5, 5, 5, 5, 7, 7, 7, 7);
 
         let mut scaled = [_mm512_setzero_si512(); M];
         let mut ds = [_mm512_setzero_ps(); M];
         for (i, x) in x.iter().enumerate() {
             let multipliers = _mm512_loadu_si512(x.multipliers.as_ptr().add(b * 8).cast());
             let sums = _mm512_loadu_si512(x.sums.as_ptr().add(b * 8).cast());
-            let dx = _mm512_permutexvar_ps(lane, _mm512_castps128_ps512(_mm_loadu_ps(x.d.as_ptr().add(b))));
+            let dx = _mm256_permutevar8x32_ps(_mm256_castps128_ps256(_mm_loadu_ps(x.d.as_ptr().add(b))), pairs);
+            ds[i] = _mm512_castps256_ps512(_mm256_mul_ps(d, dx));
             scaled[i] = _mm512_mullo_epi16(scales, multipliers);
             let min_sums = _mm512_madd_epi16(_mm512_mullo_epi16(mins, multipliers), sums);
-            acc[i] = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(min_sums), _mm512_mul_ps(dmin, dx), acc[i]);
-            ds[i] = _mm512_mul_ps(d, dx);
+            acc[i] = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(min_sums), _mm512_permutexvar_ps(dmin_lanes, ds[i]), acc[i]);
         }
-        for j in 0..N {
-            let mut sums = [_mm512_setzero_si512(); M];
-            for z in 0..4 {
-                let quants = F::quants(blocks.add(j * F::BYTES), z);
-                let spread = _mm512_loadu_si512(SPREAD[j * 4 + z].as_ptr().cast());
-                for (i, x) in x.iter().enumerate() {
-                    let x = _mm512_loadu_si512(x.qs.as_ptr().add((b + j) * 256 + z * 64).cast());
-                    let products = _mm512_maddubs_epi16(quants, x);
-                    sums[i] = dpwssd(sums[i], products, _mm512_permutexvar_epi16(spread, scaled[i]));
-                }
-            }
-            for i in 0..M {
-                let d = _mm512_permutexvar_ps(_mm512_set1_epi32(4 * j as i32), ds[i]);
-                acc[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[i]), d, acc[i]);
+        // One call each, since LLVM does not unroll a loop of this size, and then the prefetches take jumps that are mispredicted.
+        let dots = Dots { blocks, x: x.map(|x| x.qs_by_lane.as_ptr().add(b * 256)), scaled, ds };
+        dots.add::<F, N, 0>(acc);
+        if N > 1 {
+            dots.add::<F, N, 1>(acc);
+        }
+        if N > 2 {
+            dots.add::<F, N, 2>(acc);
+        }
+        if N > 3 {
+            dots.add::<F, N, 3>(acc);
+        }
+    }
+}
+
+/// What the dot products of up to four blocks with `M` rows of activations need.
+struct Dots<const M: usize> {
+    blocks: *const u8,
+    /// The quants that the first block is multiplied with, `qs_by_lane`.
+    x: [*const i8; M],
+    /// Scales times multipliers, of all blocks.
+    scaled: [__m512i; M],
+    /// The product of both `d` of block `j` at `2 j`.
+    ds: [__m512; M],
+}
+
+impl<const M: usize> Dots<M> {
+    /// Adds the products of block `J` of `N`.
+    ///
+    /// # Safety
+    /// The block and 256 columns of each `x` from `256 J` on are readable, and the machine has the features of this module.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+    #[inline]
+    unsafe fn add<F: SuperBlock, const N: usize, const J: usize>(&self, acc: &mut [__m512; M]) {
+        prefetch_block(self.blocks, J, N, F::BYTES);
+        // SAFETY: the caller's promise; a row of SPREAD is 64 bytes.
+        unsafe {
+            let [even, odd] = F::quants(self.blocks.add(J * F::BYTES));
+            let spread = _mm512_loadu_si512(SPREAD[J].as_ptr().cast());
+            for (i, acc) in acc.iter_mut().enumerate() {
+                let x = self.x[i].add(J * 256);
+                let dot = |[first, second]: [__m512i; 2], x: *const i8| {
+                    let sums = _mm512_dpbusd_epi32(_mm512_setzero_si512(), first, _mm512_loadu_si512(x.cast()));
+                    _mm512_dpbusd_epi32(sums, second, _mm512_loadu_si512(x.add(64).cast()))
+                };
+                let (even, odd) = (dot(even, x), dot(odd, x.add(128)));
+                let odd = _mm512_sll_epi32(odd, _mm_cvtsi32_si128((16 - F::ODD_SHIFT).cast_signed()));
+                let sums = _mm512_ternarylogic_epi64::<0xca>(_mm512_set1_epi32(0xffff), even, odd); // a ? b : c
+                let sums = dpwssd(_mm512_setzero_si512(), sums, _mm512_permutexvar_epi16(spread, self.scaled[i]));
+                let d = _mm512_permutexvar_ps(_mm512_set1_epi32(2 * J as i32), self.ds[i]);
+                *acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums), d, *acc);
             }
         }
     }
