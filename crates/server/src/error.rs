@@ -11,6 +11,8 @@ use serde_json::{Map, Value, json};
 
 use crate::disclosure::Disclosure;
 
+/// Parameters that only a model's vocabulary or a compiler of grammars can judge.
+const ENGINES_PARAMS: [&str; 4] = ["response_format", "grammar", "logit_bias", "tools"];
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// Why there is no answer.
@@ -112,7 +114,9 @@ impl ApiError {
 
     fn wrong(failure: &Failure) -> Self {
         let FailureKind::PromptTooLong { needed, limit } = failure.kind else {
-            return Self::invalid(failure.message.as_str());
+            // The engine names a parameter first, where it finds fault with one.
+            let named = failure.message.split([':', ' ']).next().filter(|name| ENGINES_PARAMS.contains(name));
+            return Self { param: named.map(str::to_owned), ..Self::invalid(failure.message.as_str()) };
         };
         let kind = "exceed_context_size_error";
         let message = format!("the request of {needed} tokens exceeds the available context size of {limit} tokens");
