@@ -45,6 +45,8 @@ impl Folder {
         let mut command = Command::new(env!("CARGO_BIN_EXE_downshift"));
         command.args(args).current_dir(self.0.path()).stdin(Stdio::null());
         command.env_remove("DOWNSHIFT_CONFIG").env_remove("DOWNSHIFT_FAULT").env_remove("DOWNSHIFT_LOG");
+        // To look up the names of a backtrace takes seconds, in which a worker makes no progress.
+        command.env_remove("RUST_BACKTRACE");
         for folder in ["XDG_CONFIG_HOME", "XDG_DATA_HOME", "HOME", "APPDATA"] {
             command.env(folder, self.0.path());
         }

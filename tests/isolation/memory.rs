@@ -72,7 +72,7 @@ fn skipped() {
 fn need(model: &str) -> u64 {
     let engine = Downshift::builder().model(model, demo_models().join(format!("demo-{model}.gguf"))).build().expect("an engine");
     let forecast = engine.scheduler().plan(model, None).expect("a sound header");
-    forecast.need.hard_bytes(forecast.need.context) + forecast.need.footprint.weights_bytes
+    forecast.need.hard_bytes(forecast.need.context) + forecast.need.footprint.soft_bytes()
 }
 
 #[test]

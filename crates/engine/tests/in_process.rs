@@ -234,7 +234,7 @@ fn every_broken_file_has_its_own_verdict_before_it_is_loaded() {
     };
     assert!(InProcess.inspect(&ModelSpec::from_path(write("good.gguf", &good))).is_ok());
     assert_eq!(verdict(&folder.path().join("missing.gguf")), FailureKind::Missing);
-    assert_eq!(verdict(folder.path()), FailureKind::Unreadable);
+    assert_eq!(verdict(folder.path()), FailureKind::Missing, "a folder without a model");
     assert_eq!(verdict(&write("half.gguf", &good[..good.len() / 2])), FailureKind::Truncated);
     assert_eq!(verdict(&write("text.gguf", b"This is no model.")), FailureKind::Corrupt);
     let mamba = GgufWriter::new("mamba").tensor("token_embd.weight", &[32, 4], Stored::F32, &[0.0; 128]).finish();

@@ -254,7 +254,7 @@ fn another_model_goes_on_behind_the_thought_that_was_shown() {
 
 #[test]
 fn the_arguments_of_earlier_calls_reach_the_template_as_an_object() {
-    let template = "{% for m in messages %}{% for c in m.tool_calls or [] %}{{ c.function.arguments | tojson }}{% endfor %}{% endfor %}.";
+    let template = "{{ tools or '' }}{% for m in messages %}{% for c in m.tool_calls or [] %}{{ c.function.arguments | tojson }}{% endfor %}{% endfor %}.";
     let worker = worker(Some(template), &[]);
     let mut message = Message::assistant("");
     message.extra.insert("tool_calls".into(), json!([{ "function": { "name": "add", "arguments": "{\"a\": 1}" } }]));

@@ -228,7 +228,7 @@ fn errors_say_what_and_where() {
     assert_eq!(fails("\n\n{{ 1 / 0 }}"), at(3, "division by zero"));
     assert_eq!(fails("{% include 'x' %}"), at(1, "'include' needs other templates, and there are none"));
     assert_eq!(fails("{{ raise_exception('no ' ~ 'system') }}"), TemplateError::Raised("no system".into()));
-    assert_eq!(fails("{{ raise_exception('no') }}").to_string(), "no");
+    assert_eq!(fails("{{ raise_exception('no') }}").to_string(), "the chat template refuses the messages: no");
 }
 
 #[test]
