@@ -63,7 +63,7 @@ fn two() -> Folder {
 fn every_format_holds_the_same_vectors_with_and_without_a_worker_process() {
     let folder = two();
     let run = |format: &str, more: &[&str]| {
-        let mut command = folder.command(&[&["embed", "-m", "good", "--format", format], more].concat());
+        let mut command = folder.command(&[&["embed", "-m", "good/", "--format", format], more].concat());
         std::fs::write(folder.path("texts"), "one\n\ntwo words\n").expect("a file");
         command.stdin(std::fs::File::open(folder.path("texts")).expect("the file"));
         let output = command.output().expect("the program starts");
@@ -124,8 +124,8 @@ fn kinds_are_told_by_check_and_kept_apart() {
 #[test]
 fn no_texts_and_texts_that_are_none_are_errors() {
     let folder = two();
-    let ran = folder.run(&["embed", "-m", "good"]);
+    let ran = folder.run(&["embed", "-m", "good/"]);
     assert!(ran.code == Some(1) && ran.stderr.contains("one a line"), "{ran:?}");
-    let ran = folder.run_with(&["embed", "-m", "good"], b"fine\n\xff\n");
+    let ran = folder.run_with(&["embed", "-m", "good/"], b"fine\n\xff\n");
     assert!(ran.code == Some(1) && ran.stderr.contains("line 2"), "{ran:?}");
 }

@@ -286,5 +286,5 @@ fn five_hundred_faults_leave_memory_threads_and_files_as_they_were() {
     let after = held();
     assert!(after.0 <= resident + resident / 20, "resident KiB: {resident} after 50 faults, {} after 550", after.0);
     assert!(after.2 <= files, "files: {files} and then {}", after.2);
-    println!("resident KiB after 50 faults: {resident}, after 550: {}", after.0);
+    eprintln!("resident KiB after 50 faults: {resident}, after 550: {}", after.0);
 }

@@ -16,6 +16,7 @@ mod output;
 mod page;
 mod readme;
 mod real_data;
+mod serve;
 mod structured;
 mod support;
 mod tools;

@@ -48,6 +48,20 @@ fn it_names_every_command() {
 }
 
 #[test]
+fn its_tutorial_is_the_code_of_the_example() {
+    let readme = readme();
+    let tutorial =
+        readme.split_once("<!-- tutorial -->").and_then(|(_, rest)| rest.split_once("<!-- /tutorial -->")).expect("a tutorial").0;
+    let example = std::fs::read_to_string(top().join("crates/downshift/examples/fallbacks.rs")).expect("the example");
+    let lines: Vec<&str> = example.lines().map(str::trim).collect();
+    let shown = blocks(tutorial, "rust");
+    assert_eq!(shown.len(), 6);
+    for line in shown.iter().flat_map(|block| block.lines()).map(str::trim) {
+        assert!(lines.contains(&line), "the example has no line `{line}`");
+    }
+}
+
+#[test]
 fn ci_runs_the_test_command_of_the_readme() {
     let marked = blocks(&readme(), "sh").into_iter().filter(|block| block.contains("cargo test")).collect::<Vec<_>>();
     assert_eq!(marked.len(), 1, "one block holds the test command");

@@ -156,7 +156,7 @@ fn ask(folders: &Folders, cell: Cell, bang: &str) -> Ran {
     ran
 }
 
-fn attempts<'v>(reply: &'v Value, cell: Cell) -> &'v [Value] {
+fn attempts(reply: &Value, cell: Cell) -> &[Value] {
     let attempts = reply["attempts"].as_array().unwrap_or_else(|| panic!("{cell}: {reply}"));
     for attempt in attempts {
         let said = [&attempt["model"], &attempt["kind"], &attempt["stage"]].map(|value| value.as_str().unwrap_or_default());

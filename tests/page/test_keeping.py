@@ -85,6 +85,17 @@ class Keeping(PageCase):
         self.assertEqual(again, [1, 1])
         self.assertRaises(AssertionError, self.page.evaluate, "import('/page/store.js').then((store) => store.importAll('{}'))")
 
+    def test_an_import_of_anything_is_shown_as_far_as_it_makes_sense(self):
+        turns = [{"role": "user", "content": "whole"}, {"role": "assistant"}, {"role": "assistant", "answers": [{}], "shown": 5}, None, 7]
+        chats = [{"id": "odd", "title": "odd", "turns": turns, "settings": 3, "updated": "never"}, {"id": 4}, None]
+        text = json.dumps({"format": "downshift-chats-1", "chats": chats})
+        self.assertEqual(self.page.evaluate(f"import('/page/store.js').then((store) => store.importAll({json.dumps(text)}))"), 1)
+        self.page.reload()
+        self.page.click("#conversations .open")
+        self.page.wait("document.querySelectorAll('.turn').length === 1")
+        # The imported message had no answer, so it goes along.
+        self.assertIn("You said: whole\n\nagain", self.ask("again"))
+
     def test_damaged_storage_does_not_stop_the_page(self):
         self.ask("hello")
         self.page.evaluate("for (const key of Object.keys(localStorage)) localStorage.setItem(key, '{broken')")

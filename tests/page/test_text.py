@@ -108,8 +108,8 @@ class Text(PageCase):
                       return performance.now() - start;
                     }})"""
                 )
-                # Some ms each; what grows with the square of the length takes minutes.
-                self.assertLess(took, 5000)
+                # A fraction of a second where nothing else runs; what grows with the square of the length takes minutes.
+                self.assertLess(took, 20_000)
 
     def test_nothing_in_a_models_text_runs_or_loads(self):
         self.ask("xss")

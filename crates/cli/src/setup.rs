@@ -125,7 +125,7 @@ fn is_file(model: &str) -> bool {
     let in_a_folder = path.components().count() > 1 && path.exists();
     let is_path = path.is_absolute() || ["./", "../", "~/"].iter().any(|start| model.starts_with(start)) || matches!(model, "." | "..");
     let is_gguf = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
-    path.is_file() || in_a_folder || is_path || is_gguf || path.join("modules.json").is_file()
+    path.is_file() || in_a_folder || is_path || is_gguf || (model.ends_with(std::path::is_separator) && path.is_dir())
 }
 
 impl Overrides {

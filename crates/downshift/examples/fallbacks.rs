@@ -2,16 +2,14 @@
 //!
 //! ```sh
 //! cargo run --release -p downshift --example fallbacks
-//! DOWNSHIFT_FAULT="large@token=9:nan" cargo run --release -p downshift --example fallbacks     # large breaks off mid-stream
+//! DOWNSHIFT_FAULT="large@token=20:nan" cargo run --release -p downshift --example fallbacks     # large breaks off mid-stream
 //! ```
-//!
-//! With `scripted` after `--` it needs no files: a model that is missing, one that breaks off, one that answers.
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use downshift::testing::{Scripted, block_on};
-use downshift::{Builder, Chat, Completion, Downshift, Error, FailureKind, Reply, Update};
+use downshift::testing::block_on;
+use downshift::{Chat, Completion, Downshift, Error, Reply, Update};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Metadata, span};
 
@@ -22,8 +20,8 @@ fn main() -> Result<(), Error> {
     let engine = Downshift::builder()
         .model("best", "models/not-here-yet.gguf")
         .model("large", "models/demo-large.gguf")
-        .model("small", "models/demo-small.gguf");
-    let engine = scripted_if_asked(engine).build()?;
+        .model("small", "models/demo-small.gguf")
+        .build()?;
 
     // Sync.
     say("chat");
@@ -55,7 +53,7 @@ fn main() -> Result<(), Error> {
 
     // The same for a text that is to be continued.
     say("completion");
-    let reply = engine.completion(Completion::text("The capital of France is").temperature(0.0).max_tokens(6))?;
+    let reply = engine.completion(Completion::text("5, 6, 7,").temperature(0.0).max_tokens(6))?;
     show(&reply);
 
     // When nobody answers, the error lists every attempt.
@@ -84,15 +82,7 @@ fn print(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-fn scripted_if_asked(models: Builder) -> Builder {
-    if std::env::args().nth(1).is_none_or(|arg| arg != "scripted") {
-        return models;
-    }
-    let script = Scripted::new().fails("best", FailureKind::Missing).breaks_off("large", "1, 2, ", FailureKind::NonFinite);
-    models.launcher(script.answers("small", "1, 2, 3"))
-}
-
-/// Prints what the library logs. A program would use `tracing-subscriber`, which is a line.
+/// Prints what the library logs to stderr. A program would use `tracing-subscriber`, which is a line.
 #[derive(Default)]
 struct Log {
     spans: AtomicU64,
@@ -106,7 +96,7 @@ impl tracing::Subscriber for Log {
     fn event(&self, event: &Event<'_>) {
         let mut line = Line::default();
         event.record(&mut line);
-        print(&format!("{:>5} {}{}\n", event.metadata().level().as_str(), line.message, line.fields));
+        eprintln!("{:>5} {}{}", event.metadata().level().as_str(), line.message, line.fields);
     }
 
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {

@@ -26,6 +26,7 @@ mod session;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod tokenizer;
+mod tools_in_words;
 pub mod verify;
 pub mod weights;
 

@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::grammar::Grammars;
 use crate::output::{Dialect, Thought};
 use crate::tokenizer::{Special, Tokenizer};
+use crate::tools_in_words;
 use crate::weights::Metadata;
 
 /// A chat template is text that people write; more is an attack.
@@ -51,7 +52,7 @@ impl PromptBuilder {
             None => metadata.string("tokenizer.chat_template")?.map(str::to_owned),
         };
         let has_own_template = source.is_some();
-        let dialect = source.as_deref().map(|source| Dialect::of(source, &tokenizer)).unwrap_or_default();
+        let dialect = Dialect::of(source.as_deref().unwrap_or_default(), &tokenizer);
         let template = match source {
             Some(source) => ChatTemplate::parse(&source, specials)?,
             None if tokenizer.token_id("<|im_start|>").is_some() && tokenizer.token_id("<|im_end|>").is_some() => {
@@ -71,7 +72,7 @@ impl PromptBuilder {
         self.has_own_template
     }
 
-    /// Whether the template hears of tools, so that the model can be made to call one.
+    /// Whether the template hears of tools. Where it does not, the model is told in words.
     pub fn calls_tools(&self) -> bool {
         self.dialect.tools.is_some()
     }
@@ -124,7 +125,7 @@ impl PromptBuilder {
                 self.tokenizer.encode(text, Special::Plain, &mut ids);
             }
             Input::Chat { messages, tools, tool_choice, variables } => {
-                let prompt = self.template.render(&chat_variables(messages, offered(tools, tool_choice), variables)?, &WallClock::now())?;
+                let prompt = self.template.render(&self.variables(messages, offered(tools, tool_choice), variables)?, &WallClock::now())?;
                 ids.extend(self.tokenizer.bos().filter(|_| self.tokenizer.add_bos()));
                 thought = self.dialect.thought(&prompt.text());
                 let bos = ids.len();
@@ -141,6 +142,10 @@ impl PromptBuilder {
             }
         }
         Ok(Prepared { token_ids: ids, thought })
+    }
+
+    fn variables(&self, messages: &[Message], tools: &[Value], variables: &Map<String, Value>) -> Result<Map<String, Value>, Error> {
+        chat_variables(messages, tools, variables, !self.calls_tools())
     }
 
     /// Ids of text; with `special`, spellings of special tokens become those tokens.
@@ -193,7 +198,7 @@ impl PromptBuilder {
     pub fn render(&self, input: &Input) -> Result<String, Error> {
         Ok(match input {
             Input::Chat { messages, tools, tool_choice, variables } => {
-                self.template.render(&chat_variables(messages, offered(tools, tool_choice), variables)?, &WallClock::now())?.text()
+                self.template.render(&self.variables(messages, offered(tools, tool_choice), variables)?, &WallClock::now())?.text()
             }
             Input::Completion(Prompt::Text(text)) => text.clone(),
             Input::Completion(Prompt::Tokens(ids)) => self.text(ids),
@@ -219,10 +224,16 @@ fn read_template(path: &Path) -> Result<String, Error> {
     std::fs::read_to_string(path).map_err(failed)
 }
 
-fn chat_variables(messages: &[Message], tools: &[Value], variables: &Map<String, Value>) -> Result<Map<String, Value>, Error> {
+fn chat_variables(
+    messages: &[Message],
+    tools: &[Value],
+    variables: &Map<String, Value>,
+    in_words: bool,
+) -> Result<Map<String, Value>, Error> {
     let mut all = variables.clone();
-    all.insert("messages".into(), Value::Array(messages.iter().map(message_value).collect::<Result<_, _>>()?));
-    if !tools.is_empty() {
+    let turns = messages.iter().map(message_value).collect::<Result<Vec<_>, _>>()?;
+    all.insert("messages".into(), Value::Array(if in_words { tools_in_words::told(turns, tools) } else { turns }));
+    if !tools.is_empty() && !in_words {
         all.insert("tools".into(), Value::Array(tools.to_vec()));
     }
     // An open assistant turn is continued, not begun again.

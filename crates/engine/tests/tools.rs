@@ -184,13 +184,13 @@ fn choices_that_cannot_be_met_are_refused_by_name() {
     assert_eq!(found, FailureKind::InvalidRequest, "{message}");
     let (found, message) = kind(&*able, ToolChoice::Function("steal".into()), tools()).expect_err("no such tool");
     assert!(found == FailureKind::InvalidRequest && message.contains("`steal`"), "{message}");
-    let (found, message) = kind(&*plain, ToolChoice::Required, tools()).expect_err("a template without tools");
-    assert!(found == FailureKind::CannotDo && message.contains("knows no tools"), "{message}");
+    kind(&*plain, ToolChoice::Required, tools()).expect("a template without tools: the model is told in words");
     let remote = vec![json!({ "function": { "name": "far", "parameters": { "$ref": "http://example.com/x" } } })];
     let (found, message) = kind(&*able, ToolChoice::Required, remote.clone()).expect_err("a remote reference");
     assert!(found == FailureKind::InvalidRequest && message.contains("nothing is fetched"), "{message}");
     kind(&*able, ToolChoice::Auto, remote).expect("a call that nobody forces needs no grammar");
-    kind(&*plain, ToolChoice::Auto, tools()).expect("the model does not hear of them");
+    let told = plain.apply_template(&asked(ToolChoice::Auto, 1).input).expect("a prompt");
+    assert!(told.contains("You can call functions.") && told.contains("<tool_call>"), "{told}");
 }
 
 const THINKING: [(&str, i32); 2] = [("<think>", USER_DEFINED), ("</think>", USER_DEFINED)];

@@ -303,49 +303,87 @@ impl Activations {
     /// Fills the form [`Q8K`] of rows `rows`.
     #[inline(always)]
     unsafe fn quantize_q8k(&self, rows: Range<usize>) {
-        let padded = self.cols.next_multiple_of(PAD);
         for row in rows {
             let x = self.f32_row(row);
-            let per = |n: usize| row * padded / n..(row + 1) * padded / n;
-            let q8k = &self.q8k;
             // SAFETY: the caller's promise.
-            let (qs, qs_by_lane, d, multipliers, multipliers16, sums, sums16) = unsafe {
-                (
-                    q8k.qs.shared_mut(per(1)),
-                    q8k.qs_by_lane.shared_mut(per(1)),
-                    q8k.d.shared_mut(per(256)),
-                    q8k.multipliers.shared_mut(per(32)),
-                    q8k.multipliers16.shared_mut(per(16)),
-                    q8k.sums.shared_mut(per(32)),
-                    q8k.sums16.shared_mut(per(16)),
-                )
-            };
-            for (block, d) in d.iter_mut().enumerate() {
+            let out = unsafe { self.q8k_row_mut(row) };
+            for (block, d) in out.d.iter_mut().enumerate() {
                 let groups: [[f32; 32]; 8] = std::array::from_fn(|g| group(x, block * 8 + g));
-                let maxima = groups.each_ref().map(max_abs);
-                let max = f32::from_bits(maxima.iter().fold(0, |max, x| x.to_bits().max(max)));
-                let unit = max / (127.0 * MULTIPLIER_MAX);
-                *d = unit;
-                // The smallest steps that reach the groups' maxima; the 0.999 keeps the block's own maximum at 63.
-                let per_unit = 1.0 / (127.0 * unit);
-                let steps = maxima.map(|max| (max * per_unit + 0.999).clamp(1.0, MULTIPLIER_MAX).trunc());
-                let per_step = steps.map(|step| 1.0 / (unit * step));
+                let steps = Q8KSteps::new(groups.each_ref().map(max_abs));
+                *d = steps.unit;
                 for (g, x) in groups.iter().enumerate() {
-                    let q = quants(x, per_step[g]);
+                    let q = quants(x, steps.per_step[g]);
                     let at = block * 8 + g;
-                    qs[at * 32..][..32].copy_from_slice(&q);
+                    out.qs[at * 32..][..32].copy_from_slice(&q);
                     let lane = block * 256 + g % 2 * 128 + g / 2 * 16;
-                    qs_by_lane[lane..][..16].copy_from_slice(&q[..16]);
-                    qs_by_lane[lane + 64..][..16].copy_from_slice(&q[16..]);
+                    out.qs_by_lane[lane..][..16].copy_from_slice(&q[..16]);
+                    out.qs_by_lane[lane + 64..][..16].copy_from_slice(&q[16..]);
                     let sum = |q: &[i8]| q.iter().map(|q| i16::from(*q)).sum::<i16>();
                     let halves = [sum(&q[..16]), sum(&q[16..])];
-                    sums[at] = halves[0] + halves[1];
-                    sums16[at * 2..][..2].copy_from_slice(&halves.map(|sum| -16 * sum));
-                    multipliers[at] = steps[g] as i16;
-                    multipliers16[at * 2..][..2].fill(steps[g] as i16);
+                    out.sums[at] = halves[0] + halves[1];
+                    out.sums16[at * 2..][..2].copy_from_slice(&halves.map(|sum| -16 * sum));
+                    out.multipliers[at] = steps.multipliers[g];
+                    out.multipliers16[at * 2..][..2].fill(steps.multipliers[g]);
                 }
             }
         }
+    }
+
+    /// Where the form [`Q8K`] of row `row` goes.
+    ///
+    /// # Safety
+    /// Nobody else reads or writes that form of this row.
+    #[inline(always)]
+    #[allow(clippy::mut_from_ref, reason = "that is its purpose; the caller answers for it")]
+    pub(crate) unsafe fn q8k_row_mut(&self, row: usize) -> Q8KMut<'_> {
+        let padded = self.cols.next_multiple_of(PAD);
+        let per = |n: usize| row * padded / n..(row + 1) * padded / n;
+        // SAFETY: the caller's promise.
+        unsafe {
+            Q8KMut {
+                qs: self.q8k.qs.shared_mut(per(1)),
+                qs_by_lane: self.q8k.qs_by_lane.shared_mut(per(1)),
+                d: self.q8k.d.shared_mut(per(256)),
+                multipliers: self.q8k.multipliers.shared_mut(per(32)),
+                multipliers16: self.q8k.multipliers16.shared_mut(per(16)),
+                sums: self.q8k.sums.shared_mut(per(32)),
+                sums16: self.q8k.sums16.shared_mut(per(16)),
+            }
+        }
+    }
+}
+
+/// A row of [`Q8K`] to fill.
+pub(crate) struct Q8KMut<'a> {
+    pub(crate) qs: &'a mut [i8],
+    pub(crate) qs_by_lane: &'a mut [i8],
+    pub(crate) d: &'a mut [f32],
+    pub(crate) multipliers: &'a mut [i16],
+    pub(crate) multipliers16: &'a mut [i16],
+    pub(crate) sums: &'a mut [i16],
+    pub(crate) sums16: &'a mut [i16],
+}
+
+/// The steps of a block of 256 in [`Q8K`].
+pub(crate) struct Q8KSteps {
+    /// Its `d`.
+    pub(crate) unit: f32,
+    /// Of each group of 32.
+    pub(crate) multipliers: [i16; 8],
+    /// One divided by the step of each group, which is `unit` times the multiplier. Not finite where the step is zero.
+    pub(crate) per_step: [f32; 8],
+}
+
+impl Q8KSteps {
+    /// For groups with these largest absolute values.
+    #[inline(always)]
+    pub(crate) fn new(maxima: [f32; 8]) -> Self {
+        let max = f32::from_bits(maxima.iter().fold(0, |max, x| x.to_bits().max(max)));
+        let unit = max / (127.0 * MULTIPLIER_MAX);
+        // The smallest steps that reach the groups' maxima; the 0.999 keeps the block's own maximum at 63.
+        let per_unit = 1.0 / (127.0 * unit);
+        let steps = maxima.map(|max| (max * per_unit + 0.999).clamp(1.0, MULTIPLIER_MAX).trunc());
+        Self { unit, multipliers: steps.map(|step| step as i16), per_step: steps.map(|step| 1.0 / (unit * step)) }
     }
 }
 
@@ -382,4 +420,35 @@ fn quants(x: &[f32; 32], per_step: f32) -> [i8; 32] {
         *q = (clamped + MAGIC).to_bits() as i8;
     }
     q
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Cpu, DType, Isa};
+
+    /// Activations of the same row in one form, by every instruction set that fills it.
+    #[test]
+    fn every_instruction_set_quantizes_to_the_same_integers() {
+        for k in [256, 768, 1024, 1280] {
+            let fill = |isa: Isa| {
+                let mut acts = Activations::new(3, k);
+                for (i, x) in acts.f32_mut(3, k).iter_mut().enumerate() {
+                    let size = [1e-3, 1.0, 0.0, 40.0, 1e4][i / 32 % 5];
+                    *x = size * ((i * 7919 % 1000) as f32 / 500.0 - 1.0);
+                }
+                Cpu::new(isa, 1).quantize(&mut acts, 3, k, [DType::Q4_K].into_iter());
+                acts
+            };
+            let isas: Vec<Isa> = Isa::available().iter().copied().filter(|isa| *isa != Isa::SCALAR).collect();
+            for (one, other) in isas.iter().zip(isas.iter().skip(1)) {
+                let (one, other) = (fill(*one), fill(*other));
+                for row in 0..3 {
+                    let (a, b) = (one.q8k_row(row), other.q8k_row(row));
+                    assert_eq!((a.qs, a.qs_by_lane, a.d), (b.qs, b.qs_by_lane, b.d));
+                    assert_eq!((a.multipliers, a.multipliers16, a.sums, a.sums16), (b.multipliers, b.multipliers16, b.sums, b.sums16));
+                }
+            }
+        }
+    }
 }

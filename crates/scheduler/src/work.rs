@@ -77,10 +77,6 @@ impl Work for Generate {
         if info.kind != ModelKind::Chat {
             return Some(Refusal { reason: "this model makes vectors and no text", is_stranger: true });
         }
-        let forced = matches!(&self.0.input, Input::Chat { tools, .. } if !tools.is_empty()) && forces_call(&self.0);
-        if forced && !info.calls_tools {
-            return Some(Refusal { reason: "the chat template of this model knows no tools", is_stranger: false });
-        }
         let has_ids = matches!(self.0.input, Input::Completion(Prompt::Tokens(_)));
         let reason = "the prompt's token ids belong to another vocabulary";
         (has_ids && index != primary).then_some(Refusal { reason, is_stranger: false })

@@ -86,6 +86,8 @@ pub(crate) struct Answers {
     put_back: VecDeque<(usize, Heard)>,
     attempts: Vec<Attempt>,
     loading: Option<String>,
+    /// What the body counts for.
+    room: Option<OwnedSemaphorePermit>,
 }
 
 impl App {
@@ -107,6 +109,7 @@ impl App {
             put_back: VecDeque::new(),
             attempts: Vec::new(),
             loading: None,
+            room: None,
         };
         for _ in 0..at_once {
             answers.start_one()?;
@@ -150,6 +153,11 @@ impl Answers {
                 }
             }
         }
+    }
+
+    /// Counts the body that the submissions came from for as long as they are answered.
+    pub fn hold(&mut self, room: OwnedSemaphorePermit) {
+        self.room = Some(room);
     }
 
     /// Whether every submission has told its end.

@@ -14,13 +14,15 @@ use tokio::time::{Instant, timeout_at};
 use crate::app::App;
 use crate::error::ApiError;
 
+/// Values of one body, lists and objects included. What is parsed takes many times the bytes it came in: `[0,0,0,` forty times.
+const MOST_VALUES: usize = 500_000;
 /// How long the rest of a body that is too long is read and dropped, so that its sender comes to read the answer.
 const LINGER: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// A whole body. While it exists it counts towards the bytes of all bodies.
+/// A whole body.
 pub(crate) struct Payload {
     bytes: Bytes,
-    _room: OwnedSemaphorePermit,
+    room: OwnedSemaphorePermit,
 }
 
 impl FromRequest<Arc<App>> for Payload {
@@ -50,13 +52,26 @@ impl FromRequest<Arc<App>> for Payload {
             room.merge(app.room_for_body(data.len())?);
             bytes.extend_from_slice(&data);
         }
-        Ok(Self { bytes: bytes.into(), _room: room })
+        Ok(Self { bytes: bytes.into(), room })
     }
 }
 
 impl Payload {
+    /// What the body counts for towards the bytes of all bodies; to be kept while what was parsed of it is.
+    pub fn into_room(self) -> OwnedSemaphorePermit {
+        self.room
+    }
+
     /// The body as `T`; fields that `T` does not know are passed over.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
+        if count_values(&self.bytes) > MOST_VALUES {
+            return Err(ApiError::invalid(format!("the body has more than {MOST_VALUES} values")));
+        }
+        self.parse_any_number()
+    }
+
+    /// As [`Payload::parse`], for a `T` that takes little more memory than the body, however many values it has.
+    pub fn parse_any_number<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
         let first = self.bytes.iter().find(|byte| !byte.is_ascii_whitespace());
         if first.is_some_and(|byte| matches!(byte, b'[' | b'"' | b'0'..=b'9' | b'-' | b't' | b'f' | b'n')) {
             return Err(ApiError::invalid("the body must be a JSON object"));
@@ -69,6 +84,21 @@ impl Payload {
         json.end().map_err(|error| wrong(error, "."))?;
         Ok(parsed)
     }
+}
+
+/// Roughly how many values JSON has: its commas, lists and objects. Never too few.
+fn count_values(json: &[u8]) -> usize {
+    let (mut count, mut in_string, mut escaped) = (1, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b',' | b'[' | b'{' if !in_string => count += 1,
+            _ => {}
+        }
+    }
+    count
 }
 
 fn wrong(error: serde_json::Error, path: &str) -> ApiError {
@@ -107,4 +137,16 @@ fn linger(mut body: Body) {
         let deadline = Instant::now() + LINGER;
         while let Ok(Some(Ok(_))) = timeout_at(deadline, body.frame()).await {}
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_counted_outside_of_strings() {
+        for (json, count) in [("1", 1), ("[0,0,0]", 4), (r#"{"a":[1,{}]}"#, 5), (r#"{"a":"[,{\",,"}"#, 2), ("", 1)] {
+            assert_eq!(count_values(json.as_bytes()), count, "{json}");
+        }
+    }
 }

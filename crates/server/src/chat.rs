@@ -28,14 +28,14 @@ const MOST_TOOLS: usize = 256;
 pub(crate) async fn create(State(app): State<Arc<App>>, Extension(Id(id)): Extension<Id>, payload: Payload) -> Result<Response, ApiError> {
     let fields: ChatFields = payload.parse()?;
     let mut generation = Generation::from_fields(&app, payload.parse::<CommonFields>()?)?;
-    drop(payload);
     if let Some(tokens) = fields.max_completion_tokens {
         generation.max_tokens = Some(max_tokens("max_completion_tokens", tokens)?);
     }
     generation.logprobs = logprobs(&fields)?;
     let one_call = fields.parallel_tool_calls == Some(false);
     let input = input(fields)?;
-    let answers = app.ask(generation.submissions(&app, id, vec![input]))?;
+    let mut answers = app.ask(generation.submissions(&app, id, vec![input]))?;
+    answers.hold(payload.into_room());
     let wants_logprobs = generation.logprobs.is_some();
     if generation.options.stream {
         let n = generation.n as usize;
@@ -137,12 +137,9 @@ fn input(fields: ChatFields) -> Result<Input, ApiError> {
     let ChatFields { messages, tools, tool_choice, chat_template_kwargs, .. } = fields;
     let tools = tools.unwrap_or_default();
     check_tools(&tools)?;
-    Ok(Input::Chat {
-        messages: conversation(messages)?,
-        tool_choice: choose_tool(tool_choice, &tools)?,
-        tools,
-        variables: chat_template_kwargs.unwrap_or_default(),
-    })
+    let variables = chat_template_kwargs.unwrap_or_default();
+    check_size("chat_template_kwargs", &variables)?;
+    Ok(Input::Chat { messages: conversation(messages)?, tool_choice: choose_tool(tool_choice, &tools)?, tools, variables })
 }
 
 /// The turns of a request, in the worker's terms.
@@ -189,6 +186,7 @@ fn turn(at: usize, message: ChatMessage) -> Result<Message, ApiError> {
             let message = "a tool call needs `function.name`";
             return Err(ApiError::param(param(&format!("tool_calls[{wrong}]")), message));
         }
+        check_size(&param("tool_calls"), &calls)?;
         put("tool_calls", Some(Value::Array(calls)));
     }
     Ok(Message { role, content: Value::String(content), extra })

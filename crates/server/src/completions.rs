@@ -26,7 +26,6 @@ const USUAL_TOKENS: u32 = 16;
 pub(crate) async fn create(State(app): State<Arc<App>>, Extension(Id(id)): Extension<Id>, payload: Payload) -> Result<Response, ApiError> {
     let fields: CompletionFields = payload.parse()?;
     let mut generation = Generation::from_fields(&app, payload.parse::<CommonFields>()?)?;
-    drop(payload);
     let prompts = fields.prompt.0;
     if prompts.is_empty() {
         return Err(ApiError::param("prompt", "`prompt` is an empty list"));
@@ -45,7 +44,8 @@ pub(crate) async fn create(State(app): State<Arc<App>>, Extension(Id(id)): Exten
     }
     let echoed = if fields.echo.unwrap_or(false) { echoed(&app, &generation, &prompts, wants_logprobs).await? } else { Vec::new() };
     let inputs = prompts.into_iter().map(Input::Completion).collect();
-    let answers = app.ask(generation.submissions(&app, id, inputs))?;
+    let mut answers = app.ask(generation.submissions(&app, id, inputs))?;
+    answers.hold(payload.into_room());
     if generation.options.stream {
         let dialect = CompletionDialect { n: drawn, wants_logprobs, echoed, offsets: Vec::new() };
         return respond(answers, &app, dialect, drawn, generation.include_usage).await;
@@ -93,7 +93,7 @@ fn mean_logprob(gathered: &Gathered) -> f32 {
 fn in_groups(gathered: Vec<Gathered>, of: usize) -> Vec<Vec<Gathered>> {
     let mut groups: Vec<Vec<Gathered>> = Vec::new();
     for (at, gathered) in gathered.into_iter().enumerate() {
-        if at % of == 0 {
+        if at.is_multiple_of(of) {
             groups.push(Vec::new());
         }
         if let Some(group) = groups.last_mut() {

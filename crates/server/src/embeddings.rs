@@ -48,7 +48,7 @@ struct EmbeddingFields {
 }
 
 pub(crate) async fn create(State(app): State<Arc<App>>, Extension(Id(id)): Extension<Id>, payload: Payload) -> Result<Response, ApiError> {
-    let fields: EmbeddingFields = payload.parse()?;
+    let fields: EmbeddingFields = payload.parse_any_number()?;
     drop(payload);
     let as_base64 = match fields.encoding_format.as_deref() {
         None | Some("float") => false,

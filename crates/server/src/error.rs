@@ -11,6 +11,8 @@ use serde_json::{Map, Value, json};
 
 use crate::disclosure::Disclosure;
 
+/// Parameters that only a model's vocabulary or a compiler of grammars can judge.
+const ENGINES_PARAMS: [&str; 4] = ["response_format", "grammar", "logit_bias", "tools"];
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// Why there is no answer.
@@ -26,18 +28,24 @@ pub(crate) struct ApiError {
     /// The parameter that is wrong, such as `messages[0].role`.
     pub param: Option<String>,
     pub message: String,
+    pub retry_after: Option<Duration>,
+    /// What came before, where models were tried.
+    pub background: Option<Box<Background>>,
+}
+
+/// The models that were tried in vain.
+#[derive(Clone, Debug)]
+pub(crate) struct Background {
     /// Everything that was tried.
     pub attempts: Vec<Attempt>,
     /// Numbers that belong to the cause.
     pub details: Map<String, Value>,
-    pub retry_after: Option<Duration>,
-    pub disclosure: Option<Box<Disclosure>>,
+    pub disclosure: Disclosure,
 }
 
 impl ApiError {
     pub fn new(status: StatusCode, kind: &'static str, code: Option<&'static str>, message: impl Into<String>) -> Self {
-        let message = message.into();
-        Self { status, kind, code, param: None, message, attempts: Vec::new(), details: Map::new(), retry_after: None, disclosure: None }
+        Self { status, kind, code, param: None, message: message.into(), retry_after: None, background: None }
     }
 
     /// 400: the request is not understood.
@@ -87,7 +95,9 @@ impl ApiError {
             RefusedClass::Failed => server(StatusCode::INTERNAL_SERVER_ERROR),
         };
         let retry_after = error.retry_after.or(retry_after.filter(|_| error.status == StatusCode::SERVICE_UNAVAILABLE));
-        Self { attempts: attempts.clone(), retry_after, disclosure: Some(Box::new(Disclosure::of_refusal(refused))), ..error }
+        let background =
+            Background { attempts: attempts.clone(), details: details(failure.kind), disclosure: Disclosure::of_refusal(refused) };
+        Self { retry_after, background: Some(Box::new(background)), ..error }
     }
 
     /// What a failure of one model outside any request for an answer means to a client.
@@ -104,26 +114,32 @@ impl ApiError {
 
     fn wrong(failure: &Failure) -> Self {
         let FailureKind::PromptTooLong { needed, limit } = failure.kind else {
-            return Self::invalid(failure.message.as_str());
+            // The engine names a parameter first, where it finds fault with one.
+            let named = failure.message.split([':', ' ']).next().filter(|name| ENGINES_PARAMS.contains(name));
+            return Self { param: named.map(str::to_owned), ..Self::invalid(failure.message.as_str()) };
         };
         let kind = "exceed_context_size_error";
         let message = format!("the request of {needed} tokens exceeds the available context size of {limit} tokens");
-        let error = Self::new(StatusCode::BAD_REQUEST, kind, Some("context_length_exceeded"), message);
-        let details = Map::from_iter([("n_prompt_tokens".to_owned(), json!(needed)), ("n_ctx".to_owned(), json!(limit))]);
-        Self { details, ..error }
+        Self::new(StatusCode::BAD_REQUEST, kind, Some("context_length_exceeded"), message)
     }
 
     /// The value of `error` in the body.
     pub fn to_json(&self) -> Value {
         let mut error = json!({"message": self.message, "type": self.kind, "param": self.param, "code": self.code});
-        for (name, value) in &self.details {
+        let Some(background) = &self.background else { return error };
+        for (name, value) in &background.details {
             error[name] = value.clone();
         }
-        if !self.attempts.is_empty() {
-            error["attempts"] = json!(self.attempts);
+        if !background.attempts.is_empty() {
+            error["attempts"] = json!(background.attempts);
         }
         error
     }
+}
+
+fn details(kind: FailureKind) -> Map<String, Value> {
+    let FailureKind::PromptTooLong { needed, limit } = kind else { return Map::new() };
+    Map::from_iter([("n_prompt_tokens".to_owned(), json!(needed)), ("n_ctx".to_owned(), json!(limit))])
 }
 
 impl fmt::Display for ApiError {
@@ -144,8 +160,8 @@ impl IntoResponse for ApiError {
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if let Some(disclosure) = &self.disclosure {
-            disclosure.write(headers);
+        if let Some(background) = &self.background {
+            background.disclosure.write(headers);
         }
         response.extensions_mut().insert(self);
         response

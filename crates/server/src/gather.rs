@@ -92,7 +92,7 @@ pub(crate) async fn gather(mut answers: Answers, app: &App, n: usize, one_call: 
             Heard::Done(Err(refused)) => return Err(ApiError::refused(&refused)),
             Heard::Done(Ok(answer)) => {
                 app.metrics.tokens(&answer);
-                totals.add(&answer.output, index % n != 0);
+                totals.add(&answer.output, !index.is_multiple_of(n));
                 gathered[index].answer = Some(answer);
             }
             Heard::Loading { .. } | Heard::Failed(_) | Heard::Started { .. } | Heard::Continued { .. } => {}

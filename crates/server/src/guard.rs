@@ -44,7 +44,8 @@ pub(crate) async fn check(State(app): State<Arc<App>>, mut request: Request, nex
     response.headers_mut().insert(REQUEST_ID, request_id(id));
     let status = response.status();
     app.metrics.request(&route, status.as_u16());
-    tracing::info!(request = %id, %method, route, status = status.as_u16(), ms = began.elapsed().as_millis() as u64);
+    let ms = began.elapsed().as_millis() as u64;
+    tracing::info!(request = %id, %method, route, status = status.as_u16(), ms, "answered");
     response
 }
 

@@ -513,7 +513,7 @@ impl ChatLogprobs {
 pub(crate) struct LegacyLogprobs {
     pub tokens: Vec<String>,
     pub token_logprobs: Vec<f32>,
-    pub top_logprobs: Vec<Map<String, Value>>,
+    pub top_logprobs: Vec<BTreeMap<String, f32>>,
     /// Characters before each token.
     pub text_offset: Vec<usize>,
 }
@@ -525,7 +525,7 @@ impl LegacyLogprobs {
         for NamedLogprob { token, logprob, top } in logprobs {
             legacy.tokens.push(token.clone());
             legacy.token_logprobs.push(logprob.max(LEAST_LOGPROB));
-            let top = top.iter().map(|(token, logprob)| (token.clone(), Value::from(logprob.max(LEAST_LOGPROB))));
+            let top = top.iter().map(|(token, logprob)| (token.clone(), logprob.max(LEAST_LOGPROB)));
             legacy.top_logprobs.push(top.collect());
             legacy.text_offset.push(offset);
             offset += token.chars().count();

@@ -72,7 +72,7 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// Bytes of one body.
     pub body_bytes: usize,
-    /// Bytes of all bodies that are being read and parsed.
+    /// Bytes of all bodies that are being read or answered.
     pub all_bodies_bytes: usize,
     /// A client that takes nothing of its answer for this long is dropped.
     pub write_timeout: Duration,

@@ -151,7 +151,7 @@ impl<D: Dialect> Stream<D> {
 
     /// True after the last one.
     async fn end_choice(&mut self, index: usize, answer: Answer, is_last: bool) -> Result<bool, Gone> {
-        self.totals.add(&answer.output, index % self.n != 0);
+        self.totals.add(&answer.output, !index.is_multiple_of(self.n));
         self.app.metrics.tokens(&answer);
         let choice = self.dialect.finish(index, answer.output.finish_reason.as_str());
         let timings = is_last.then(|| TimingsBody::from(self.totals.timings));

@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::body::Payload;
 use crate::chat::{check_tools, conversation};
 use crate::error::{ApiError, json_response};
-use crate::generation::check_names;
+use crate::generation::{check_names, check_size};
 use crate::openai::{ChatMessage, Object};
 
 #[derive(Deserialize)]
@@ -62,6 +62,7 @@ pub(crate) async fn apply_template(State(app): State<Arc<App>>, payload: Payload
     let tools = tools.unwrap_or_default();
     check_tools(&tools)?;
     let variables = chat_template_kwargs.unwrap_or_default();
+    check_size("chat_template_kwargs", &variables)?;
     let input = Input::Chat { messages: conversation(messages)?, tools, tool_choice: ToolChoice::Auto, variables };
     let prompt = with_model(&app, model, move |worker| worker.apply_template(&input)).await?;
     Ok(json_response(StatusCode::OK, &json!({"prompt": prompt})))

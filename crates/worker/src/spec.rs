@@ -221,7 +221,7 @@ pub struct ModelInfo {
     pub dimension: Option<u32>,
     /// Whether the file or the entry has a chat template.
     pub has_chat_template: bool,
-    /// Whether that template hears of tools, so that the model can be made to call one.
+    /// Whether that template hears of tools; where it does not, the model is told of them in words.
     pub calls_tools: bool,
     /// What running it needs.
     pub footprint: Footprint,

@@ -14,8 +14,9 @@ use super::pooling::{Pooling, normalize};
 use crate::error::Error;
 use crate::weights::Safetensors;
 
-/// Tokens of one batch, padding included; a longer text is a batch by itself. More make it no faster on a CPU.
-const BATCH_TOKENS: usize = 1024;
+/// Tokens of one batch, padding included; a longer text is a batch by itself. More cost memory, and each batch is a sign of
+/// progress for whoever watches.
+const BATCH_TOKENS: usize = 512;
 /// Where the same model has been saved as part of a larger one.
 const PREFIXES: [&str; 4] = ["", "bert.", "roberta.", "model."];
 /// Older files have other names for the parameters of a norm.
@@ -161,9 +162,9 @@ impl Encoder {
         let n_texts = (BATCH_TOKENS / limit).max(1) as u64;
         let (limit, heads) = (limit as u64, config.num_attention_heads as u64);
         let scores = n_texts.saturating_mul(heads).saturating_mul(limit.saturating_mul(limit));
-        let token = 8 * config.hidden_size as u64 + 3 * config.intermediate_size as u64;
+        let token = 10 * config.hidden_size as u64 + 6 * config.intermediate_size as u64;
         let tokens = n_texts.saturating_mul(limit).max(BATCH_TOKENS as u64);
-        scores.saturating_mul(4).saturating_add(tokens.saturating_mul(token)).saturating_mul(4)
+        scores.saturating_mul(6).saturating_add(tokens.saturating_mul(token)).saturating_mul(4)
     }
 
     /// Texts that are computed together, by their places in `lengths`: of similar length, so that little is padded.

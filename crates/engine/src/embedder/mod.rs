@@ -81,6 +81,7 @@ impl Embedder {
             vocab_size: config.vocab_size as u32,
             dimension: Some(self.folder.dimension() as u32),
             has_chat_template: false,
+            calls_tools: false,
             footprint: self.footprint(),
         }
     }
@@ -90,6 +91,7 @@ impl Embedder {
         let tokenizer = TOKENIZER_BYTES_PER_TOKEN * self.folder.config.vocab_size as u64;
         Footprint {
             weights_bytes: 0,
+            program_bytes: crate::footprint::PROGRAM_BYTES,
             kv_bytes_per_position: 0,
             scratch_bytes: Encoder::scratch_bytes(&self.folder.config, self.limit),
             fixed_bytes: RUNTIME_BYTES + tokenizer + 4 * self.tensors.n_elements(),

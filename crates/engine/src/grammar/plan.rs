@@ -41,7 +41,7 @@ pub(crate) fn offered(input: &Input) -> Vec<Tool> {
 /// The grammar of a request's answer, at its start; `None` where it is free.
 ///
 /// # Errors
-/// [`Error::Format`] for a schema, grammar or choice that cannot be met; [`Error::CannotDo`] where the model has no form of calls.
+/// [`Error::Format`] for a schema, grammar or choice that cannot be met.
 pub(crate) fn guide(request: &Request, prompts: &PromptBuilder, thought: Thought) -> Result<Option<Guide>, Error> {
     let tools = offered(&request.input);
     let choice = match &request.input {
@@ -49,18 +49,15 @@ pub(crate) fn guide(request: &Request, prompts: &PromptBuilder, thought: Thought
         Input::Completion(_) => &ToolChoice::None,
     };
     let format = named_format(&request.format)?;
-    let form = prompts.dialect().tools;
-    let wanted = match (choice, form) {
-        (ToolChoice::Required | ToolChoice::Function(_), None) => {
-            return Err(Error::CannotDo { reason: "the chat template of this model knows no tools".into() });
-        }
-        (ToolChoice::Required, Some(form)) => {
+    let form = prompts.dialect().form();
+    let wanted = match choice {
+        ToolChoice::Required => {
             if tools.is_empty() {
                 return Err(Error::Format { what: CHOICE, reason: "a call is required and no tool is offered".into() });
             }
             Wanted::bound(TOOLS, calls(prompts.tokenizer(), form, &tools, Whole::Several)?)
         }
-        (ToolChoice::Function(name), Some(form)) => {
+        ToolChoice::Function(name) => {
             let tool: Vec<Tool> = tools.iter().filter(|tool| tool.name == *name).take(1).cloned().collect();
             if tool.is_empty() {
                 let reason = format!("names `{name}`, which is none of the tools offered");
@@ -68,7 +65,7 @@ pub(crate) fn guide(request: &Request, prompts: &PromptBuilder, thought: Thought
             }
             Wanted::bound(TOOLS, calls(prompts.tokenizer(), form, &tool, Whole::One)?)
         }
-        (ToolChoice::Auto, Some(form)) if !tools.is_empty() => match format {
+        ToolChoice::Auto if !tools.is_empty() => match format {
             Some(format) => Wanted::bound(FORMAT, either(format, calls(prompts.tokenizer(), form, &tools, Whole::Several)?)),
             None => match triggered(prompts, form, &tools, thought) {
                 Some(guide) => return Ok(Some(guide)),

@@ -7,7 +7,7 @@ use crate::tokenizer::{TokenKind, Tokenizer};
 pub(crate) struct Dialect {
     /// How it marks its thoughts, if it thinks.
     pub thinking: Option<Tags>,
-    /// How it calls tools, if its template knows tools.
+    /// How its template shows calls of tools, if that knows tools.
     pub tools: Option<ToolForm>,
     /// What begins such a call.
     pub call_marker: Option<Marker>,
@@ -56,6 +56,9 @@ pub(crate) enum ToolForm {
 }
 
 impl ToolForm {
+    /// The form that models are told of whose template knows none.
+    pub const IN_WORDS: Self = Self::Hermes;
+
     /// What begins a call.
     pub fn marker(self) -> Option<&'static str> {
         match self {
@@ -101,9 +104,14 @@ impl Dialect {
         Self {
             thinking: tags.map(|(open, close)| Tags { open: marker(open), close: marker(close) }),
             tools,
-            call_marker: tools.and_then(ToolForm::marker).map(marker),
+            call_marker: tools.unwrap_or(ToolForm::IN_WORDS).marker().map(marker),
             shown,
         }
+    }
+
+    /// How it calls tools.
+    pub fn form(&self) -> ToolForm {
+        self.tools.unwrap_or(ToolForm::IN_WORDS)
     }
 
     /// Where the thought stands after a prompt.

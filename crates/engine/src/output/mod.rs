@@ -37,7 +37,7 @@ impl Splitter {
     pub fn new(dialect: &Dialect, thought: Thought, tools: Vec<String>) -> Self {
         Self {
             thoughts: dialect.thinking.as_ref().map(|tags| ThoughtSplitter::new(tags, thought == Thought::Begun)),
-            calls: dialect.tools.filter(|_| !tools.is_empty()).map(|form| CallSplitter::new(form, tools)),
+            calls: (!tools.is_empty()).then(|| CallSplitter::new(dialect.form(), tools)),
         }
     }
 

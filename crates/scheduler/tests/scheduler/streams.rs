@@ -195,18 +195,6 @@ fn text_beside_offered_tools_is_continued_by_the_next_model() {
 }
 
 #[test]
-fn a_model_that_knows_no_tools_is_skipped_where_a_call_is_forced() {
-    let fake = Fake::new();
-    fake.without_tools.lock().unwrap().push("a".to_owned());
-    let scheduler = fake.scheduler(ABC);
-    for choice in [ToolChoice::Required, ToolChoice::Function("add".to_owned())] {
-        let outcome = submit(&scheduler, with_tools(choice), &[], streamed(), usize::MAX);
-        assert_eq!((outcome.model(), outcome.attempts().as_str()), ("b", "a:cannot_do"));
-    }
-    assert_eq!(submit(&scheduler, with_tools(ToolChoice::Auto), &[], streamed(), usize::MAX).model(), "a");
-}
-
-#[test]
 fn what_a_format_asks_for_may_repeat_itself() {
     let fake = Fake::new();
     fake.act("a", [after(500, Then::Repeat), after(500, Then::Repeat)]);

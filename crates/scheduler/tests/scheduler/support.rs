@@ -86,6 +86,9 @@ pub fn after(tokens: usize, then: Then) -> Act {
     Act { tokens, pace: 0.0, then }
 }
 
+/// The piece that stands for a token, by its number.
+type Say = fn(usize) -> Delta;
+
 /// Scripts by model; what is not scripted works.
 pub struct Fake {
     pub clock: Arc<FakeClock>,
@@ -98,9 +101,7 @@ pub struct Fake {
     pub acts: Mutex<HashMap<String, VecDeque<Act>>>,
     pub counts: Mutex<HashMap<String, usize>>,
     /// What a model sends for a token, where that is not text.
-    pub says: Mutex<HashMap<String, fn(usize) -> Delta>>,
-    /// Models whose templates know no tools.
-    pub without_tools: Mutex<Vec<String>>,
+    pub says: Mutex<HashMap<String, Say>>,
     pub devices: Mutex<Vec<DeviceMemory>>,
     /// Where `/proc` and `/sys` of the fake machine lie.
     pub root: tempfile::TempDir,
@@ -124,7 +125,6 @@ impl Fake {
             acts: Mutex::default(),
             counts: Mutex::default(),
             says: Mutex::default(),
-            without_tools: Mutex::default(),
             devices: Mutex::new(vec![DeviceMemory { device: Device::Cpu, own_bytes: None }]),
             root: tempfile::tempdir().unwrap(),
             log: Mutex::default(),
@@ -220,7 +220,7 @@ impl Launcher for FakeLauncher {
             vocab_size: 32,
             dimension: None,
             has_chat_template: true,
-            calls_tools: !self.0.without_tools.lock().unwrap().contains(&spec.name),
+            calls_tools: true,
             footprint,
         })
     }

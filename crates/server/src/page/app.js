@@ -3,6 +3,7 @@
 
 import { accept, begin, end } from "./answer.js";
 import { chat as ask, hasKey, setKey } from "./api.js";
+import { Composer } from "./composer.js";
 import { keycaps, openKey, openSettings, openShortcuts, requestFields } from "./dialogs.js";
 import { download, h, icon } from "./element.js";
 import { Gears } from "./gears.js";
@@ -31,7 +32,6 @@ const SHORTCUTS = [
 ];
 
 const at = (id) => document.getElementById(id);
-const message = at("message");
 const scroller = at("scroller");
 
 /** Answers being written: conversation id -> { chat, turn, stop }. */
@@ -39,13 +39,20 @@ const runs = new Map();
 /** Drafts that were not sent: conversation id -> text. */
 const drafts = new Map();
 let chat = store.create();
+let shownChain = "";
 let follow = true;
 let keyRefused = false;
 let leaving = false;
 
 const watch = new Watch(serverChanged);
-const gears = new Gears(at("gears"), (name) => pick(name));
+const gears = new Gears(at("gears"), pick);
 const sidebar = new Sidebar({ open, remove });
+const composer = new Composer({
+  send: submit,
+  stop: () => runs.get(chat.id)?.stop(),
+  pick,
+  editLast: () => thread.editLast(),
+});
 const thread = new Thread(at("thread"), {
   again,
   edit,
@@ -66,7 +73,7 @@ function show() {
   showThread();
   showList();
   showServer();
-  showComposer();
+  composer.running = runs.has(chat.id);
   at("title").value = chat.title;
   at("title").disabled = at("export").disabled = chat.turns.length === 0;
   document.title = chat.title ? `${chat.title} · downshift` : "downshift";
@@ -74,39 +81,26 @@ function show() {
 }
 
 function showThread() {
+  shownChain = chain().join("\n");
+  thread.show(chat, welcome(chain(), submit));
+}
+
+/** The models that this conversation may be answered by, in order. */
+function chain() {
   const picked = watch.find(chat.model || watch.defaultModel);
-  const chain = picked ? [picked.id, ...(chat.settings.only ? [] : (picked.fallbacks ?? []))] : [];
-  thread.show(chat, welcome(chain, submit));
+  return picked ? [picked.id, ...(chat.settings.only ? [] : (picked.fallbacks ?? []))] : [];
 }
 
 function showList() {
   sidebar.show(store.list(), chat.id, runs);
 }
 
-function showComposer() {
-  const running = runs.has(chat.id);
-  const send = at("send");
-  send.replaceChildren(icon(running ? "stop" : "send"));
-  send.setAttribute("aria-label", running ? "Stop" : "Send");
-  send.title = running ? "Stop (Esc)" : "Send (Enter)";
-  send.disabled = !running && message.value.trim() === "";
-}
-
 /** Shows what was last seen of the server: models, memory, whether it answers. */
 function showServer() {
   const picked = chat.model || watch.defaultModel;
   gears.show(watch, picked);
-  const select = at("model");
-  const names = watch.models.filter((model) => model.kind !== "embedding").map((model) => model.id);
-  if (picked && !names.includes(picked)) names.unshift(picked);
-  const shown = names.join("\n");
-  if (select.dataset.names !== shown) {
-    select.dataset.names = shown;
-    select.replaceChildren(...names.map((name) => h("option", { value: name }, name)));
-  }
-  select.value = picked ?? "";
-  select.disabled = names.length === 0;
-  message.placeholder = picked ? `Ask ${picked}` : "Ask something";
+  const chatting = watch.models.filter((model) => model.kind !== "embedding");
+  composer.offer(chatting.map((model) => model.id), picked);
   at("version").textContent = watch.props?.version ? `v${watch.props.version}` : "";
   const offline = at("offline");
   offline.hidden = watch.error === null;
@@ -121,7 +115,7 @@ function serverChanged() {
   if (watch.error?.status === 401 && !keyRefused) askForKey();
   const run = runs.get(chat.id);
   if (run) thread.update(run.turn);
-  else if (chat.turns.length === 0) showThread();
+  else if (chat.turns.length === 0 && chain().join("\n") !== shownChain) showThread();
 }
 
 /** What an answer without words waits for. */
@@ -139,9 +133,8 @@ function submit(text) {
   if (chat.turns.length === 0) chat.title = titleOf(text);
   const turn = { role: "assistant", answers: [], shown: 0 };
   chat.turns.push({ role: "user", content: text.trim() }, turn);
-  message.value = "";
+  composer.text = "";
   drafts.delete(chat.id);
-  grow(message);
   follow = true;
   run(chat, turn);
 }
@@ -212,7 +205,7 @@ async function run(asked, turn) {
   keep(asked, true);
   if (asked.id === chat.id) {
     thread.update(turn);
-    showComposer();
+    composer.running = false;
     if (follow) scrollDown();
   }
   showList();
@@ -272,18 +265,17 @@ function open(id) {
 }
 
 function leave() {
-  if (message.value.trim()) drafts.set(chat.id, message.value);
+  if (composer.text.trim()) drafts.set(chat.id, composer.text);
   else drafts.delete(chat.id);
 }
 
 function enter() {
   history.replaceState(null, "", chat.turns.length > 0 ? `#${chat.id}` : location.pathname + location.search);
-  message.value = drafts.get(chat.id) ?? "";
-  grow(message);
+  composer.text = drafts.get(chat.id) ?? "";
   follow = true;
   sidebar.close();
   show();
-  message.focus();
+  composer.focus();
 }
 
 function remove(id) {
@@ -303,7 +295,7 @@ function pick(name) {
   keep(chat);
   showServer();
   if (chat.turns.length === 0) showThread();
-  message.focus();
+  composer.focus();
 }
 
 function askForKey(then) {
@@ -357,31 +349,7 @@ function scrollDown() {
   scroller.scrollTop = scroller.scrollHeight;
 }
 
-/** A field is as high as its text, within the limit that the style sets. */
-function grow(area) {
-  area.style.height = "auto";
-  area.style.height = `${area.scrollHeight}px`;
-}
-
 function listen() {
-  at("composer").addEventListener("submit", (event) => {
-    event.preventDefault();
-    if (runs.has(chat.id)) runs.get(chat.id).stop();
-    else submit(message.value);
-  });
-  message.addEventListener("input", () => {
-    grow(message);
-    showComposer();
-  });
-  message.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
-      event.preventDefault();
-      submit(message.value);
-    } else if (event.key === "ArrowUp" && message.value === "" && !event.altKey) {
-      event.preventDefault();
-      thread.editLast();
-    }
-  });
   scroller.addEventListener("scroll", () => {
     follow = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 60;
     at("latest").hidden = follow;
@@ -389,7 +357,7 @@ function listen() {
   at("latest").addEventListener("click", () => {
     follow = true;
     scrollDown();
-    message.focus();
+    composer.focus();
   });
   at("title").addEventListener("change", () => {
     chat.title = at("title").value.trim() || chat.title;
@@ -397,9 +365,8 @@ function listen() {
     show();
   });
   at("title").addEventListener("keydown", (event) => {
-    if (event.key === "Enter" || event.key === "Escape") message.focus();
+    if (event.key === "Enter" || event.key === "Escape") composer.focus();
   });
-  at("model").addEventListener("change", () => pick(at("model").value));
   at("new-chat").addEventListener("click", newChat);
   at("settings").addEventListener("click", changeSettings);
   at("shortcuts").addEventListener("click", () => openShortcuts(SHORTCUTS));
@@ -425,7 +392,7 @@ function shortcut(event) {
     k: mod && newChat,
     b: mod && (() => sidebar.toggle()),
     ",": mod && changeSettings,
-    "/": mod ? () => openShortcuts(SHORTCUTS) : !typing && (() => message.focus()),
+    "/": mod ? () => openShortcuts(SHORTCUTS) : !typing && (() => composer.focus()),
     "?": !typing && (() => openShortcuts(SHORTCUTS)),
     ArrowUp: event.altKey && (() => step(-1)),
     ArrowDown: event.altKey && (() => step(1)),

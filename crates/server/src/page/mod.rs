@@ -24,6 +24,7 @@ const FILES: &[(&str, &str)] = files![
     "api.js",
     "app.js",
     "colours.css",
+    "composer.js",
     "dialogs.js",
     "element.js",
     "gears.js",

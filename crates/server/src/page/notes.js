@@ -50,7 +50,7 @@ export function failure(answer, actions) {
   return h(
     "div",
     { class: "failure", role: "group", "aria-label": "Error" },
-    h("p", {}, h("b", {}, headline(error, tooLong)), " ", explanation(answer)),
+    h("p", {}, h("b", {}, headline(error, tooLong)), " ", explanation(answer, tooLong)),
     error.attempts?.length > 0 && attempts(error.attempts),
     h(
       "div",
@@ -67,16 +67,16 @@ function headline(error, tooLong) {
   if (error.type === "unreachable") return "The server cannot be reached.";
   if (error.type === "broken_stream") return error.message;
   if (error.status === 401) return "The server asks for an API key.";
-  if (error.status === 429 || error.status === 503) return "The server cannot answer right now.";
   if (error.attempts?.length > 0) return "No model could answer.";
+  if (error.status === 429 || error.status === 503) return "The server cannot answer right now.";
   if (error.status >= 400 && error.status < 500) return "The server did not accept this.";
   return "The answer failed.";
 }
 
-function explanation({ content, error }) {
+function explanation({ content, error }, tooLong) {
   const parts = [];
   if (error.type === "unreachable") parts.push("Is “downshift serve” still running?");
-  else if (error.type !== "broken_stream" && !error.attempts?.length) parts.push(sentence(error.message));
+  else if (tooLong || (error.type !== "broken_stream" && !error.attempts?.length)) parts.push(sentence(error.message));
   if (error.retryAfter) parts.push(`It says to try again in ${error.retryAfter} s.`);
   if (content) parts.push("What arrived is kept.");
   return parts.join(" ");

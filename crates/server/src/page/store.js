@@ -30,7 +30,11 @@ export function create() {
 export function load(id) {
   const chat = parse(storage.getItem(CHAT + id));
   if (!Array.isArray(chat?.turns)) return null;
-  chat.settings ??= {};
+  // What was imported, or kept by another version, may be anything.
+  chat.title = String(chat.title ?? "");
+  chat.settings = object(chat.settings);
+  chat.turns = chat.turns.filter(isTurn);
+  for (const turn of chat.turns.filter((turn) => turn.answers && !turn.answers[turn.shown])) turn.shown = 0;
   for (const answer of chat.turns.flatMap((turn) => turn.answers ?? [])) {
     if (answer.state === "waiting" || answer.state === "writing") {
       end(answer, "failed", answer.started + (answer.firstMs ?? 0), {
@@ -79,7 +83,7 @@ export function remove(id) {
 
 /** The settings that new conversations start with. */
 export function settings() {
-  return parse(storage.getItem(SETTINGS)) ?? {};
+  return object(parse(storage.getItem(SETTINGS)));
 }
 
 export function setSettings(value) {
@@ -128,6 +132,21 @@ export function markdown(chat) {
     }
   }
   return `${parts.join("\n\n")}\n`;
+}
+
+function isTurn(turn) {
+  if (turn?.role === "user") return typeof turn.content === "string";
+  return turn?.role === "assistant" && Array.isArray(turn.answers) && turn.answers.length > 0 && turn.answers.every(isAnswer);
+}
+
+function isAnswer(answer) {
+  const texts = [answer?.content, answer?.reasoning];
+  const lists = [answer?.attempts, answer?.takeovers];
+  return texts.every((text) => typeof text === "string") && lists.every((list) => Array.isArray(list) && list.every((entry) => entry !== null));
+}
+
+function object(value) {
+  return value !== null && typeof value === "object" ? value : {};
 }
 
 function newId(now) {

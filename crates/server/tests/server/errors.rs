@@ -49,8 +49,9 @@ fn a_prompt_that_fits_nowhere_is_told_with_both_numbers() {
 
 #[test]
 fn what_a_model_finds_wrong_with_a_request_is_the_callers() {
-    let (status, kind, ..) = refusal(&Script::Refuses(FailureKind::InvalidRequest));
+    let (status, kind, _, reply) = refusal(&Script::Refuses(FailureKind::InvalidRequest));
     assert_eq!((status, kind.as_str()), (400, "invalid_request_error"));
+    assert_eq!(reply.json()["error"]["param"], "logit_bias");
 }
 
 #[test]

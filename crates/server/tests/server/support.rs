@@ -174,7 +174,7 @@ impl Worker for FakeWorker {
         let pieces = match &self.script {
             Script::Says(pieces) | Script::BreaksOff(pieces, _) | Script::Waits(pieces) => pieces.clone(),
             Script::LoadsLate => words(&own),
-            Script::Refuses(kind) => return Err(Failure::new(*kind, Stage::Prefill, "as scripted")),
+            Script::Refuses(kind) => return Err(Failure::new(*kind, Stage::Prefill, "logit_bias names a token that is none")),
             Script::Babbles => loop {
                 let delta = Delta { text: "a word and another one ".repeat(20), token_ids: vec![1], ..Delta::default() };
                 if sink.send(delta).is_break() {
@@ -296,11 +296,11 @@ pub fn serve(settings: &str, scripts: impl IntoIterator<Item = (&'static str, Sc
 
 impl TestServer {
     pub fn get(&self, path: &str) -> Reply {
-        self.exchange(&format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address))
+        self.exchange(format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address))
     }
 
     pub fn post(&self, path: &str, body: &Value) -> Reply {
-        self.exchange(&self.request(path, &body.to_string()))
+        self.exchange(self.request(path, &body.to_string()))
     }
 
     /// A chat whose answer is streamed.

@@ -20,6 +20,7 @@ mod q5_1;
 mod q5_k;
 mod q6_k;
 mod q8_0;
+mod quantize;
 pub(super) mod super_blocks;
 mod transpose;
 
@@ -67,8 +68,13 @@ fn kernels(dtype: DType) -> Kernels {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn quantize(acts: &Activations, rows: Range<usize>, form: Form) {
-    // SAFETY: the caller's promise.
-    unsafe { acts.quantize(rows, form) };
+    // SAFETY: the caller's promise; the features are this function's.
+    unsafe {
+        match form {
+            Form::Q8K => quantize::q8k(acts, rows),
+            _ => acts.quantize(rows, form),
+        }
+    }
 }
 
 /// Distances of the two prefetches: far enough for memory into the second level cache, and from there into the first.

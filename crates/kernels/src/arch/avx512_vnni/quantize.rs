@@ -1,0 +1,85 @@
+//! Activations to eight bits with a scale per 256. The result is that of `quantize.rs`, for finite numbers bit by bit; left to the
+//! compiler it takes more than twice as long, while the other workers wait.
+
+use crate::quantize::{Activations, Q8KSteps};
+use std::arch::x86_64::*;
+use std::array;
+use std::ops::Range;
+
+/// Fills the form `Q8K` of rows `rows`.
+///
+/// # Safety
+/// Nobody else reads or writes that form of these rows, and the machine has the features of this module.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+pub(super) unsafe fn q8k(acts: &Activations, rows: Range<usize>) {
+    for row in rows {
+        let x = acts.f32_row(row);
+        // SAFETY: the caller's promise.
+        let out = unsafe { acts.q8k_row_mut(row) };
+        let quants = out.qs.as_chunks_mut::<256>().0.iter_mut().zip(out.qs_by_lane.as_chunks_mut::<256>().0);
+        let multipliers = out.multipliers.as_chunks_mut::<8>().0.iter_mut().zip(out.multipliers16.as_chunks_mut::<16>().0);
+        let sums = out.sums.as_chunks_mut::<8>().0.iter_mut().zip(out.sums16.as_chunks_mut::<16>().0);
+        let outs = quants.zip(multipliers).zip(sums).zip(out.d.iter_mut());
+        for (block, (((quants, multipliers), sums), d)) in outs.enumerate() {
+            let x: [__m512; 16] = array::from_fn(|i| load(x, block * 256 + 16 * i));
+            let steps = Q8KSteps::new(array::from_fn(|g| max_abs(x[2 * g], x[2 * g + 1])));
+            *d = steps.unit;
+            *multipliers.0 = steps.multipliers;
+            *multipliers.1 = array::from_fn(|half| steps.multipliers[half / 2]);
+            let ((qs, qs_by_lane), (sums, sums16)) = (quants, sums);
+            for g in 0..8 {
+                let per_step = if steps.per_step[g].is_finite() { steps.per_step[g] } else { 0.0 };
+                let first = round(x[2 * g], per_step);
+                let second = round(x[2 * g + 1], per_step);
+                let lane = g % 2 * 128 + g / 2 * 16;
+                // SAFETY: sixteen of 256 bytes each, the last of them below `224 + 32`, or below `128 + 48 + 64 + 16`.
+                unsafe {
+                    _mm_storeu_si128(qs.as_mut_ptr().add(32 * g).cast(), first);
+                    _mm_storeu_si128(qs.as_mut_ptr().add(32 * g + 16).cast(), second);
+                    _mm_storeu_si128(qs_by_lane.as_mut_ptr().add(lane).cast(), first);
+                    _mm_storeu_si128(qs_by_lane.as_mut_ptr().add(lane + 64).cast(), second);
+                }
+                let halves = [sum(first), sum(second)];
+                sums[g] = halves[0] + halves[1];
+                sums16[2 * g] = -16 * halves[0];
+                sums16[2 * g + 1] = -16 * halves[1];
+            }
+        }
+    }
+}
+
+/// Sixteen numbers from `at` on, zeros beyond the end.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+#[inline]
+fn load(x: &[f32], at: usize) -> __m512 {
+    let x = x.get(at..).unwrap_or(&[]);
+    let mask = if x.len() < 16 { (1 << x.len()) - 1 } else { !0 };
+    // SAFETY: the mask has no more bits than `x` has numbers.
+    unsafe { _mm512_maskz_loadu_ps(mask, x.as_ptr()) }
+}
+
+/// As bits, so that NaN comes out on top.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+#[inline]
+fn max_abs(a: __m512, b: __m512) -> f32 {
+    let bits = |x| _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fff_ffff));
+    f32::from_bits(_mm512_reduce_max_epu32(_mm512_max_epu32(bits(a), bits(b))))
+}
+
+/// `x` times `per_step`, rounded to the nearest integer within -127..=127.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+#[inline]
+fn round(x: __m512, per_step: f32) -> __m128i {
+    let scaled = _mm512_mul_ps(x, _mm512_set1_ps(per_step));
+    let clamped = _mm512_max_ps(_mm512_min_ps(scaled, _mm512_set1_ps(127.0)), _mm512_set1_ps(-127.0));
+    _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(clamped))
+}
+
+/// Of sixteen signed bytes.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+#[inline]
+fn sum(bytes: __m128i) -> i16 {
+    // The instruction adds unsigned bytes.
+    let halves = _mm_sad_epu8(_mm_xor_si128(bytes, _mm_set1_epi8(-128)), _mm_setzero_si128());
+    (_mm_cvtsi128_si64(halves) + _mm_extract_epi64::<1>(halves) - 16 * 128) as i16
+}
