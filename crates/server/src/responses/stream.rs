@@ -211,9 +211,7 @@ impl Narrator for Events {
             let response = self.response.failed(self.output(Status::Failed.of_items()), error);
             return vec![self.event("response.failed", json!({"response": response}))];
         }
-        let mut told = json!({"code": error.code, "message": error.message, "param": error.param});
-        told["attempts"] = json!(error.attempts);
-        vec![self.event("error", told)]
+        vec![self.event("error", error.to_json())]
     }
 
     fn silence(&mut self, what: &str) -> Option<Frame> {
