@@ -120,7 +120,7 @@ impl Worker for ScriptedWorker {
         }
         let finish_reason = if words(text).count() > most { FinishReason::Length } else { FinishReason::Stop };
         let usage = Usage { prompt_tokens: 1, completion_tokens: said };
-        Ok(Completion { finish_reason, usage, timings: Timings::default() })
+        Ok(Completion { finish_reason, usage, timings: Timings::default(), stop_index: None })
     }
 
     fn embed(&self, inputs: &[Prompt]) -> Result<Embedded, Failure> {

@@ -17,7 +17,8 @@ pub(crate) struct Answer<'a> {
     splitter: Splitter,
     /// Of the content; thoughts and calls are not searched.
     stops: StopMatcher,
-    stopped: bool,
+    /// The stop string that was found, as its index.
+    stopped: Option<u16>,
     held: Delta,
     skip: Skip,
     prompt_tokens: u32,
@@ -48,7 +49,7 @@ impl<'a> Answer<'a> {
             detokenizer: Detokenizer::new(prompts.tokenizer(), previous).showing(&prompts.dialect().shown),
             splitter,
             stops: StopMatcher::new(request.stop.clone())?,
-            stopped: false,
+            stopped: None,
             held: Delta::default(),
             skip: Skip::default(),
             prompt_tokens: prompt.len() as u32,
@@ -91,7 +92,7 @@ impl<'a> Answer<'a> {
 
     fn take(&mut self, pieces: Vec<Piece>) {
         for piece in pieces {
-            if self.stopped {
+            if self.stopped.is_some() {
                 return;
             }
             match piece {
@@ -102,7 +103,7 @@ impl<'a> Answer<'a> {
                 }
                 Piece::Text(text) => {
                     let step = self.stops.push(&text);
-                    self.stopped = step.stopped.is_some();
+                    self.stopped = step.stopped.map(|index| u16::try_from(index).unwrap_or(u16::MAX));
                     self.hold_text(step.text);
                 }
                 Piece::Call(mut call) => {
@@ -155,7 +156,7 @@ impl<'a> Answer<'a> {
         self.held.token_ids.push(id);
         self.held.logprobs.extend(logprob);
         self.send(sink)?;
-        Ok(self.stopped.then(|| self.finish(FinishReason::Stop)))
+        Ok(self.stopped.map(|_| self.finish(FinishReason::Stop)))
     }
 
     /// The model has ended the answer: what was held back is sent.
@@ -166,7 +167,7 @@ impl<'a> Answer<'a> {
         self.splitter.push(&rest, &mut pieces);
         self.splitter.finish(&mut pieces);
         self.take(pieces);
-        if !self.stopped {
+        if self.stopped.is_none() {
             let text = self.stops.finish();
             self.hold_text(text);
         }
@@ -190,6 +191,7 @@ impl<'a> Answer<'a> {
                 predicted_n: self.n_generated - self.n_resumed,
                 predicted_ms: self.last_token.map_or(0.0, |last| (last - first).as_secs_f64() * 1e3),
             },
+            stop_index: self.stopped,
         }
     }
 

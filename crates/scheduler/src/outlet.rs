@@ -192,6 +192,7 @@ impl<'a, 'l> Outlet<'a, 'l> {
                 predicted_n: self.produced,
                 predicted_ms: ms(first_at, now),
             },
+            stop_index: None,
         }
     }
 }

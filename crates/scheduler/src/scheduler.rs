@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use downshift_worker::{Embedded, Failure, FailureKind, Launcher, ModelInfo, Placement, Prompt, RequestId, Worker};
+use downshift_worker::{Embedded, Failure, FailureKind, Launcher, ModelInfo, Placement, Prompt, Request, RequestId, Worker};
 
 use crate::attempt::{Answer, Refused};
 use crate::chain::Options;
@@ -187,6 +187,16 @@ impl Scheduler {
         let slot = shared.acquire(&want, &mut |_| true).map_err(|failed| failed.failure)?;
         let _release = Release { shared, slot: &slot };
         Ok(work(slot.worker.as_ref()))
+    }
+
+    /// Tokens of the request's prompt as this very model reads it. Nothing of it is loaded but its vocabulary.
+    ///
+    /// # Errors
+    /// As [`Scheduler::inspect`], or what is wrong with the request.
+    pub fn count(&self, name: &str, request: &Request) -> Result<usize, Failure> {
+        self.inspect(name)?;
+        let index = self.config().index_of(name).unwrap_or_default();
+        self.shared.launcher.count(&self.config().models()[index].spec, request)
     }
 
     /// Calls `look` with the worker of this model if it is loaded, without waiting for a turn: for what costs the worker little.

@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::options::ServeOptions;
-use crate::{chat, completions, dialect, embeddings, guard, models, ollama, page, status, text};
+use crate::{chat, completions, dialect, embeddings, guard, messages, models, ollama, page, responses, status, text};
 
 /// The state of the server.
 pub(crate) struct App {
@@ -100,7 +100,9 @@ impl App {
 pub(crate) fn router(app: Arc<App>) -> Router {
     let routes = Router::new()
         .merge(page::routes())
+        .merge(messages::routes())
         .merge(ollama::routes())
+        .merge(responses::routes())
         .route("/health", get(status::health))
         .route("/ready", get(status::ready))
         .route("/metrics", get(status::metrics))

@@ -233,7 +233,8 @@ fn tool_name(tool: &Value) -> Option<&str> {
     tool.pointer("/function/name").and_then(Value::as_str)
 }
 
-fn choose_tool(choice: Option<Value>, tools: &[Value]) -> Result<ToolChoice, ApiError> {
+/// What `choice` means where these are the tools.
+pub(crate) fn choose_tool(choice: Option<Value>, tools: &[Value]) -> Result<ToolChoice, ApiError> {
     const PARAM: &str = "tool_choice";
     let needs_tools = |choice: ToolChoice| match tools {
         [] => Err(ApiError::param(PARAM, "`tool_choice` needs `tools`")),

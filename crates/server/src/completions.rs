@@ -70,7 +70,8 @@ pub(crate) async fn create(State(app): State<Arc<App>>, Extension(Id(id)): Exten
 /// Answers drawn per prompt, of which the best are shown; they are told apart by their log-probabilities.
 fn best_of(best_of: Option<u32>, generation: &mut Generation) -> Result<usize, ApiError> {
     let n = generation.n;
-    let drawn = best_of.unwrap_or(n);
+    // 0 is how some clients say that it is not given.
+    let drawn = best_of.filter(|drawn| *drawn > 0).unwrap_or(n);
     if drawn < n || drawn > 16 {
         return Err(ApiError::param("best_of", format!("`best_of` is {drawn}, and can be from `n` ({n}) to 16")));
     }

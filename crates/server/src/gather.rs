@@ -20,6 +20,8 @@ use crate::openai::{FunctionCall, ToolCall, UsageBody, Whole};
 pub(crate) struct Gathered {
     pub text: String,
     pub reasoning: String,
+    /// Tokens whose text is reasoning.
+    pub reasoning_tokens: u32,
     pub calls: Vec<ToolCall>,
     pub logprobs: Vec<NamedLogprob>,
     /// Set at the end.
@@ -30,6 +32,7 @@ pub(crate) struct Gathered {
 impl Gathered {
     /// Takes a piece. With `one_call`, calls after the first are left out.
     pub fn take(&mut self, delta: Delta, logprobs: Vec<NamedLogprob>, one_call: bool) {
+        self.reasoning_tokens += reasoning_tokens(&delta);
         self.text.push_str(&delta.text);
         self.reasoning.push_str(&delta.reasoning);
         self.logprobs.extend(logprobs);
@@ -47,6 +50,11 @@ impl Gathered {
             call.arguments.push_str(&arguments);
         }
     }
+}
+
+/// Tokens of `delta` whose text is reasoning.
+pub(crate) fn reasoning_tokens(delta: &Delta) -> u32 {
+    if delta.reasoning.is_empty() { 0 } else { delta.token_ids.len() as u32 }
 }
 
 /// Whole answers, and what is told of them together.

@@ -72,7 +72,7 @@ impl Generation {
             presence_penalty: in_range("presence_penalty", fields.presence_penalty, -2.0, 2.0)?,
             penalty_last_n: fields.penalty_last_n.map(last_n).transpose()?,
             seed: fields.seed.as_ref().map(seed).transpose()?,
-            logit_bias: fields.logit_bias.unwrap_or_default().into_iter().map(bias).collect::<Result<_, _>>()?,
+            logit_bias: fields.logit_bias.unwrap_or_default().into_iter().filter_map(bias).collect::<Result<_, _>>()?,
         };
         if sampling.logit_bias.len() > MOST_BIASES {
             return Err(ApiError::param("logit_bias", format!("`logit_bias` has more than {MOST_BIASES} entries")));
@@ -121,10 +121,10 @@ pub(crate) fn top_logprobs(param: &str, number: u32) -> Result<u8, ApiError> {
     found.ok_or_else(|| ApiError::param(param, format!("`{param}` is {number}, and can be at most {MOST_LOGPROBS}")))
 }
 
-/// At least one token; more than there can be is no limit.
+/// None is an empty answer; more than there can be is no limit.
 pub(crate) fn max_tokens(param: &str, tokens: i64) -> Result<u32, ApiError> {
-    if tokens < 1 {
-        return Err(ApiError::param(param, format!("`{param}` is {tokens}, and must be at least 1")));
+    if tokens < 0 {
+        return Err(ApiError::param(param, format!("`{param}` is {tokens}, and cannot be negative")));
     }
     Ok(u32::try_from(tokens).unwrap_or(u32::MAX))
 }
@@ -194,13 +194,18 @@ fn seed(seed: &Number) -> Result<u64, ApiError> {
     found.ok_or_else(|| ApiError::param("seed", format!("`seed` is {seed}, and must be a whole number of 64 bits")))
 }
 
-fn bias((id, bias): (String, f64)) -> Result<(u32, f32), ApiError> {
-    let param = || format!("logit_bias.{}", id.chars().take(32).collect::<String>());
-    let token_id = id.parse().map_err(|_| ApiError::param(param(), "the keys of `logit_bias` must be token ids"))?;
-    if !(-100.0..=100.0).contains(&bias) {
-        return Err(ApiError::param(param(), format!("a value of `logit_bias` is {bias}, and can be from -100 to 100")));
+/// `None` where nothing is changed by it.
+fn bias((id, bias): (String, f64)) -> Option<Result<(u32, f32), ApiError>> {
+    let error = |message: String| {
+        let param = format!("logit_bias.{}", id.chars().take(32).collect::<String>());
+        Some(Err(ApiError::param(param, message)))
+    };
+    match id.parse() {
+        _ if bias == 0.0 => None,
+        Err(_) => error("the keys of `logit_bias` must be token ids".to_owned()),
+        Ok(_) if !(-100.0..=100.0).contains(&bias) => error(format!("a value of `logit_bias` is {bias}, and can be from -100 to 100")),
+        Ok(token_id) => Some(Ok((token_id, bias as f32))),
     }
-    Ok((token_id, bias as f32))
 }
 
 fn format(fields: Option<FormatFields>, grammar: Option<String>) -> Result<ResponseFormat, ApiError> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use downshift_worker::{Failure, Input, ToolChoice, Worker};
+use downshift_worker::{Failure, Input, Request, RequestId, ToolChoice, Worker};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -71,6 +71,21 @@ pub(crate) async fn apply_template(State(app): State<Arc<App>>, payload: Payload
 /// The text of `ids`, by the model of this name.
 pub(crate) async fn text_of(app: &Arc<App>, model: String, ids: Vec<u32>) -> Result<String, ApiError> {
     with_model(app, Some(model), move |worker| worker.detokenize(&ids)).await
+}
+
+/// Tokens of `input` as the model reads it; no worker is loaded for that.
+pub(crate) async fn count(app: &Arc<App>, id: RequestId, models: &[String], input: Input) -> Result<usize, ApiError> {
+    let leave = app.leave_to_ask(1)?;
+    let name = app.requested(models);
+    let app = app.clone();
+    let asked = tokio::task::spawn_blocking(move || {
+        let _leave = leave;
+        app.scheduler.count(&name, &Request::new(id, input))
+    });
+    match asked.await {
+        Ok(outcome) => outcome.map_err(|failure| ApiError::failure(&failure)),
+        Err(_) => Err(ApiError::internal("the server failed while it counted")),
+    }
 }
 
 /// Asks a worker of the model, which is loaded if need be.

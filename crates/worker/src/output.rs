@@ -134,4 +134,7 @@ pub struct Completion {
     pub usage: Usage,
     /// Where the time went.
     pub timings: Timings,
+    /// Which of the request's stop strings ended it, as its index; `None` where none did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_index: Option<u16>,
 }

@@ -339,7 +339,7 @@ impl Worker for FakeWorker {
             Then::Gate => fake.pass_gate(),
         }
         let usage = Usage { prompt_tokens: 5, completion_tokens: act.tokens as u32 };
-        Ok(Completion { finish_reason: FinishReason::Stop, usage, timings: Timings::default() })
+        Ok(Completion { finish_reason: FinishReason::Stop, usage, timings: Timings::default(), stop_index: None })
     }
 
     fn embed(&self, inputs: &[Prompt]) -> Result<Embedded, Failure> {

@@ -17,7 +17,7 @@ fn lines(shape: Shape) -> Lines {
 fn answer(finish_reason: FinishReason) -> Answer {
     let usage = Usage { prompt_tokens: 7, completion_tokens: 2 };
     let timings = Timings { prompt_ms: 1.5, predicted_ms: 2.0, ..Timings::default() };
-    let output = Completion { finish_reason, usage, timings };
+    let output = Completion { finish_reason, usage, timings, stop_index: None };
     Answer { model: "large".to_owned(), device: Device::Cpu, output, retries: 0, fallback: None }
 }
 

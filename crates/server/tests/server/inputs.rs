@@ -43,9 +43,8 @@ fn a_wrong_field_is_named() {
         ("seed", json!(1.5), "seed"),
         ("seed", json!("x"), "seed"),
         ("max_tokens", json!(-1), "max_tokens"),
-        ("max_tokens", json!(0), "max_tokens"),
         ("max_tokens", json!("many"), "max_tokens"),
-        ("max_completion_tokens", json!(0), "max_completion_tokens"),
+        ("max_completion_tokens", json!(-1), "max_completion_tokens"),
         ("temperature", json!(-0.1), "temperature"),
         ("temperature", json!(1e300), "temperature"),
         ("temperature", json!("hot"), "temperature"),
@@ -170,4 +169,32 @@ fn a_body_that_is_no_json_object_is_refused() {
     }
     let fine = server.post("/v1/chat/completions", &json!({"messages": [{"role": "user", "content": "hi"}]}));
     assert_eq!(fine.status, 200);
+}
+
+#[test]
+fn what_changes_nothing_is_tolerated() {
+    let server = abc([]);
+    let harmless = json!({
+        "messages": [{"role": "user", "content": "hi"}],
+        "logit_bias": {"foo": 0},
+        "seed": -9_007_199_254_740_991_i64,
+        "modalities": ["text"],
+        "functions": [{"name": "f"}],
+        "function_call": "none",
+        "web_search_options": {},
+        "store": true,
+    });
+    assert_eq!(server.post("/v1/chat/completions", &harmless).status, 200);
+    assert!(server.fake.request().sampling.logit_bias.is_empty());
+    assert_eq!(server.post("/v1/completions", &json!({"prompt": "x", "best_of": 0})).status, 200);
+}
+
+#[test]
+fn an_answer_of_no_tokens_is_empty() {
+    let server = abc([("a", says("one two"))]);
+    for field in ["max_tokens", "max_completion_tokens"] {
+        let reply = server.post("/v1/chat/completions", &json!({"messages": [{"role": "user", "content": "hi"}], field: 0})).json();
+        let choice = &reply["choices"][0];
+        assert_eq!((&choice["message"]["content"], &choice["finish_reason"]), (&json!(""), &json!("length")), "{field}");
+    }
 }

@@ -3,6 +3,8 @@
 mod answers;
 mod errors;
 mod inputs;
+mod messages;
+mod responses;
 mod safety;
 mod streams;
 mod support;

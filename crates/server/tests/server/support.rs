@@ -41,6 +41,17 @@ pub fn words(text: &str) -> Vec<Delta> {
     text.split_inclusive(' ').enumerate().map(delta).collect()
 }
 
+/// A piece of thought.
+pub fn thought(text: &str) -> Delta {
+    Delta { reasoning: text.to_owned(), token_ids: vec![2], ..Delta::default() }
+}
+
+/// A piece of a tool call.
+pub fn call(index: u32, name: Option<&str>, arguments: &str) -> Delta {
+    let call = ToolCallDelta { index, name: name.map(str::to_owned), arguments: arguments.to_owned() };
+    Delta { tool_calls: vec![call], token_ids: vec![3], ..Delta::default() }
+}
+
 pub fn says(text: &str) -> Script {
     Script::Says(words(text))
 }
@@ -177,6 +188,9 @@ impl Worker for FakeWorker {
             Some(Resume::Text { tokens, .. }) => *tokens as usize,
             None => 0,
         };
+        // A piece that is a stop string ends the answer, as one in the text does for a real model.
+        let stopping = pieces.iter().find_map(|piece| request.stop.iter().position(|stop| *stop == piece.text));
+        let pieces: Vec<_> = pieces.into_iter().take_while(|piece| !request.stop.contains(&piece.text)).collect();
         let most = request.max_tokens.map_or(usize::MAX, |tokens| tokens as usize);
         let mut said = before;
         let mut calls = false;
@@ -213,7 +227,7 @@ impl Worker for FakeWorker {
         };
         let usage = Usage { prompt_tokens: 7, completion_tokens: said as u32 };
         let timings = Timings { cache_n: 3, prompt_n: 4, prompt_ms: 2.0, predicted_n: said as u32, predicted_ms: 4.0 };
-        Ok(Completion { finish_reason, usage, timings })
+        Ok(Completion { finish_reason, usage, timings, stop_index: stopping.map(|index| index as u16) })
     }
 
     fn embed(&self, inputs: &[Prompt]) -> Result<Embedded, Failure> {
@@ -373,6 +387,15 @@ impl Reply {
     /// The data of the events of a stream, comments left out.
     pub fn events(&self) -> Vec<String> {
         self.body.split("\n\n").filter_map(|event| event.strip_prefix("data: ").map(str::to_owned)).collect()
+    }
+
+    /// The named events of a stream that is not OpenAI's chunks, with their data; comments left out.
+    pub fn named_events(&self) -> Vec<(String, Value)> {
+        let event = |event: &str| {
+            let (name, data) = event.strip_prefix("event: ")?.split_once("\ndata: ")?;
+            Some((name.to_owned(), serde_json::from_str(data).ok()?))
+        };
+        self.body.split("\n\n").filter_map(event).collect()
     }
 
     /// The events that are JSON.

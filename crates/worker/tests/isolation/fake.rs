@@ -166,6 +166,7 @@ impl Worker for FakeWorker {
             finish_reason: FinishReason::Stop,
             usage: Usage { prompt_tokens: 1, completion_tokens: said },
             timings: Timings { prompt_ms: 0.1, ..Timings::default() },
+            stop_index: None,
         })
     }
 
