@@ -133,7 +133,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let bench = Bench { worker, sampling, next_id: AtomicU64::new(1) };
     bench.run(prompt(1, 100), 4).outcome?;
     let only: String = option("--only", String::new());
-    let parts: [(&str, &dyn Fn(&Bench)); 4] = [
+    let parts: [(&str, Part<'_>); 4] = [
         ("together", &|bench| together(bench, n_tokens)),
         ("waiting", &|bench| waiting(bench, n_prompt)),
         ("cancelling", &|bench| cancelling(bench, n_prompt)),
@@ -144,6 +144,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     Ok(())
 }
+
+/// A part of the bench, by the name it is asked for with.
+type Part<'a> = &'a dyn Fn(&Bench);
 
 /// Tokens a second of 1, 2, 4 and 8 streams, from the last one's first token to the first one's last.
 fn together(bench: &Bench, n_tokens: usize) {
