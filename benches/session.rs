@@ -47,6 +47,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 /// `n_layers` layers of Qwen3-0.6B.
 fn layers(stored: Stored, n_layers: usize) -> TinyModel {
+        added_tokens: Vec::new(),
     TinyModel {
         architecture: "qwen3",
         seed: 1,
