@@ -69,14 +69,15 @@ def test_a_tool_is_called(client):
 def test_tokens_are_counted(client):
     counted = client.messages.count_tokens(model="large", messages=QUESTION)
     reply = client.messages.create(model="large", max_tokens=5, messages=QUESTION)
-    assert counted.input_tokens == reply.usage.input_tokens
+    used = reply.usage
+    assert counted.input_tokens == used.input_tokens + used.cache_read_input_tokens
 
 
 def test_errors_are_of_the_right_class(client, guarded):
     with pytest.raises(anthropic.NotFoundError):
         client.messages.create(model="nobody", max_tokens=5, messages=QUESTION)
     with pytest.raises(anthropic.BadRequestError):
-        client.messages.create(model="large", max_tokens=5, messages=QUESTION, temperature=-1)
+        client.messages.create(model="large", max_tokens=5, messages=QUESTION, extra_body={"temperature": -1})
     with pytest.raises(anthropic.BadRequestError):
         client.messages.create(model="large", max_tokens=5, messages=[{"role": "user", "content": "word " * 20_000}])
     with pytest.raises(anthropic.InternalServerError):
@@ -90,7 +91,10 @@ def test_errors_are_of_the_right_class(client, guarded):
 
 def test_a_client_that_leaves_frees_its_slot(client, server):
     with client.messages.stream(
-        model="large", max_tokens=2000, temperature=1.0, messages=[{"role": "user", "content": "Count from 1 to 40."}]
+        model="large",
+        max_tokens=2000,
+        extra_body={"temperature": 1.0},
+        messages=[{"role": "user", "content": "Count from 1 to 40."}],
     ) as stream:
         next(iter(stream.text_stream))
     assert wait_until(lambda: server.active() == 0)
