@@ -47,8 +47,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 /// `n_layers` layers of Qwen3-0.6B.
 fn layers(stored: Stored, n_layers: usize) -> TinyModel {
-        added_tokens: Vec::new(),
     TinyModel {
+        added_tokens: Vec::new(),
         architecture: "qwen3",
         seed: 1,
         stored,

@@ -199,7 +199,7 @@ mod tests {
         }
         assert_eq!(pieces[1].tool_calls, [call(0, Some("add"), "{")]);
         let (usage, timings) = (Usage::default(), Timings::default());
-        let output = Completion { finish_reason: FinishReason::ToolCalls, usage, timings };
+        let output = Completion { finish_reason: FinishReason::ToolCalls, stop_index: None, usage, timings };
         let reply = gather.reply(Answer { model: "m".to_owned(), device: Device::Cpu, output, retries: 0, fallback: None });
         assert_eq!((reply.content.as_str(), reply.reasoning.as_str()), ("", "Let me see."));
         let made = |name: &str| ToolCall { name: name.to_owned(), arguments: "{}".to_owned() };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use downshift_worker::{Completion, Device, Failure, FailureKind, Stage};
 use serde::Serialize;
 
-use crate::policy::passes_with_time;
+use crate::policy::{Memory, passes_with_time, remember};
 
 /// One attempt that failed, or a model that was skipped (then the stage is [`Stage::Admission`]).
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -77,7 +77,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 pub struct Refused {
     /// The model that was asked for.
     pub requested: String,
-    /// Why the last attempt failed; it decides what the caller is told.
+    /// Why the last attempt failed, or what is wrong with the request for every model that can be loaded. It decides what the
+    /// caller is told.
     pub failure: Failure,
     /// Every attempt, in order; empty if the request was refused before any.
     pub attempts: Vec<Attempt>,
@@ -109,6 +110,7 @@ impl Refused {
     pub(crate) fn new(requested: String, failure: Failure, attempts: Vec<Attempt>, shown: bool, comes_back: Option<Duration>) -> Self {
         let passes =
             attempts.iter().any(|attempt| passes_with_time(attempt.kind, attempt.stage)) || passes_with_time(failure.kind, failure.stage);
+        let failure = if passes || shown { failure } else { of_the_request(&attempts).unwrap_or(failure) };
         let retry_after = passes.then(|| comes_back.unwrap_or(USUAL_WAIT).clamp(Duration::from_secs(1), LONGEST_WAIT));
         Self { requested, failure, attempts, shown, retry_after }
     }
@@ -124,6 +126,20 @@ impl Refused {
             _ => RefusedClass::Failed,
         }
     }
+}
+
+/// What is wrong with the request, where nothing else but broken files kept models from answering it. Of several that it is too
+/// long for, the one with most room says so.
+fn of_the_request(attempts: &[Attempt]) -> Option<Failure> {
+    let room = |attempt: &Attempt| match attempt.kind {
+        FailureKind::PromptTooLong { limit, .. } => Some(u64::from(limit) + 1),
+        FailureKind::CannotDo => Some(0),
+        _ => None,
+    };
+    let explained = |attempt: &Attempt| room(attempt).is_some() || remember(attempt.kind) == Memory::Quarantine;
+    let told = attempts.iter().filter(|attempt| room(attempt).is_some()).max_by_key(|attempt| room(attempt))?;
+    let failure = || Failure::new(told.kind, told.stage, told.message.clone());
+    attempts.iter().all(explained).then(failure)
 }
 
 impl fmt::Display for Refused {
@@ -172,5 +188,11 @@ mod tests {
         assert_eq!(refused(&[FailureKind::DoesNotFit, FailureKind::Timeout]), RefusedClass::Timeout);
         assert_eq!(refused(&[FailureKind::Missing, FailureKind::CannotDo]), RefusedClass::Invalid);
         assert_eq!(refused(&[FailureKind::UnknownModel]), RefusedClass::NotFound);
+        let too_long = |limit| FailureKind::PromptTooLong { needed: 9, limit };
+        assert_eq!(refused(&[too_long(8), FailureKind::Missing]), RefusedClass::Invalid, "no other model could have answered");
+        assert_eq!(refused(&[too_long(8), FailureKind::NonFinite]), RefusedClass::Failed, "the last one tried and failed");
+        let attempts = [too_long(4), too_long(8), FailureKind::Missing].map(attempt).to_vec();
+        let told = Refused::new("m".to_owned(), Failure::new(FailureKind::Missing, Stage::Load, ""), attempts, false, None).failure;
+        assert_eq!(told.kind, too_long(8), "of the model with most room");
     }
 }

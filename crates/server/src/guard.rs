@@ -121,7 +121,11 @@ fn forbidden(code: &'static str, message: String) -> ApiError {
     ApiError::new(StatusCode::FORBIDDEN, "permission_error", Some(code), message)
 }
 
+/// Whether the body is JSON. Some clients do not say; a browser, which would send what a foreign page wants, says that it is one.
 fn is_json(headers: &HeaderMap) -> bool {
+    if !headers.contains_key(header::CONTENT_TYPE) {
+        return !headers.contains_key(header::ORIGIN) && !headers.contains_key("sec-fetch-site");
+    }
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
 }

@@ -61,6 +61,18 @@ fn bytes_that_are_no_good_request_are_refused() {
             &[415],
         ),
         (
+            "no type from a browser",
+            format!(
+                "POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nSec-Fetch-Site: same-site\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+            ),
+            &[415],
+        ),
+        (
+            "no type from a program",
+            format!("POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"),
+            &[200],
+        ),
+        (
             "a form",
             format!(
                 "POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/x-www-form-urlencoded\r\nConnection: close\r\nContent-Length: 3\r\n\r\na=b"
