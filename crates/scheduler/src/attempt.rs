@@ -128,8 +128,8 @@ impl Refused {
     }
 }
 
-/// What is wrong with the request, where nothing else but broken files kept models from answering it. Of several that it is too
-/// long for, the one with most room says so.
+/// What is wrong with the request, where the first model found it so and nothing but that or broken files kept the others from
+/// answering. Of several that it is too long for, the one with most room says so.
 fn of_the_request(attempts: &[Attempt]) -> Option<Failure> {
     let room = |attempt: &Attempt| match attempt.kind {
         FailureKind::PromptTooLong { limit, .. } => Some(u64::from(limit) + 1),
@@ -137,6 +137,7 @@ fn of_the_request(attempts: &[Attempt]) -> Option<Failure> {
         _ => None,
     };
     let explained = |attempt: &Attempt| room(attempt).is_some() || remember(attempt.kind) == Memory::Quarantine;
+    room(attempts.first()?)?;
     let told = attempts.iter().filter(|attempt| room(attempt).is_some()).max_by_key(|attempt| room(attempt))?;
     let failure = || Failure::new(told.kind, told.stage, told.message.clone());
     attempts.iter().all(explained).then(failure)
