@@ -21,6 +21,8 @@ pub(crate) struct Answer<'a> {
     stopped: Option<u16>,
     held: Delta,
     skip: Skip,
+    /// Bytes of the text to come that were shown before it was rolled back.
+    respelled: usize,
     prompt_tokens: u32,
     n_generated: u32,
     n_resumed: u32,
@@ -52,6 +54,7 @@ impl<'a> Answer<'a> {
             stopped: None,
             held: Delta::default(),
             skip: Skip::default(),
+            respelled: 0,
             prompt_tokens: prompt.len() as u32,
             n_generated: resumed.len() as u32,
             n_resumed: resumed.len() as u32,
@@ -79,10 +82,17 @@ impl<'a> Answer<'a> {
         Ok(answer)
     }
 
+    /// Leaves out the first `n` bytes of the text of its tokens: they are the end of what is resumed, and come again.
+    pub fn respelling(mut self, n: usize) -> Self {
+        self.respelled = n;
+        self
+    }
+
     /// Takes the text that `id` completes apart, and holds what may be shown.
     fn read(&mut self, id: u32) {
         let mut text = String::new();
         self.detokenizer.push(id, &mut text);
+        self.respelled -= cut(&mut text, self.respelled);
         let mut pieces = Vec::new();
         if !text.is_empty() {
             self.splitter.push(&text, &mut pieces);
@@ -163,6 +173,9 @@ impl<'a> Answer<'a> {
     pub fn end(&mut self, reason: FinishReason, sink: &mut dyn Sink) -> Result<Option<Completion>, Failure> {
         let mut rest = String::new();
         self.detokenizer.finish(&mut rest);
+        if self.respelled > 0 {
+            rest.clear();
+        }
         let mut pieces = Vec::new();
         self.splitter.push(&rest, &mut pieces);
         self.splitter.finish(&mut pieces);

@@ -21,6 +21,7 @@ use crate::embedder::{self, Embedder, FolderError, is_embedder};
 use crate::engine::{LoadOptions, Model};
 use crate::error::Error;
 use crate::grammar;
+use crate::healing::{Healed, heal};
 use crate::output::Splitter;
 use crate::prompt::{Prepared, PromptBuilder};
 use crate::weights::GgufErrorClass;
@@ -141,7 +142,7 @@ impl ThreadWorker {
     /// Prepares the job and the consumer of its events.
     fn admit(&self, request: &Request, events: Sender<Event>) -> Result<(Job, Answer<'_>), Failure> {
         let Prepared { token_ids: prompt, thought } = guarded(Stage::Admission, || self.prompts.prepare(&request.input))?;
-        let resumed = sampling::resumed_tokens(request, &self.prompts, thought);
+        let mut resumed = sampling::resumed_tokens(request, &self.prompts, thought);
         let needed = prompt.len() + resumed.len() + 1;
         let limit = self.placement.context as usize;
         if needed > limit {
@@ -152,9 +153,11 @@ impl ThreadWorker {
         if prompt.is_empty() {
             return Err(Failure::new(FailureKind::InvalidRequest, Stage::Admission, "the prompt is empty"));
         }
-        let sampler = guarded(Stage::Admission, || {
+        let (sampler, respelled_bytes) = guarded(Stage::Admission, || {
             let guide = sampling::guide(request, &self.prompts, thought, &resumed)?;
-            sampling::sampler(request, &self.spec.sampling, self.n_vocab, &prompt, &resumed, guide)
+            let Healed { constraint, respelled_bytes } = heal(request, self.prompts.tokenizer(), &prompt, &mut resumed, guide);
+            let sampler = sampling::sampler(request, &self.spec.sampling, self.n_vocab, &prompt, &resumed, constraint)?;
+            Ok((sampler, respelled_bytes))
         })?;
         let answer = guarded(Stage::Admission, || {
             let splitter = match &request.input {
@@ -164,7 +167,7 @@ impl ThreadWorker {
                 }
                 Input::Completion(_) => Splitter::default(),
             };
-            Answer::new(&self.prompts, splitter, request, &prompt, &resumed)
+            Ok(Answer::new(&self.prompts, splitter, request, &prompt, &resumed)?.respelling(respelled_bytes))
         })?;
         let job = Job {
             id: request.id,

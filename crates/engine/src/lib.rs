@@ -12,6 +12,7 @@ mod engine;
 mod error;
 mod footprint;
 mod grammar;
+mod healing;
 mod in_process;
 mod kv_cache;
 mod layers;

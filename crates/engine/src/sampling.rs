@@ -18,7 +18,7 @@ pub(crate) fn sampler(
     n_vocab: usize,
     prompt: &[u32],
     resumed: &[u32],
-    guide: Option<Guide>,
+    constraint: Option<Box<dyn Constraint>>,
 ) -> Result<Sampler, Error> {
     let asked = request.sampling.or(model);
     let defaults = sampler::SamplingParams::default();
@@ -38,8 +38,8 @@ pub(crate) fn sampler(
     for &id in prompt.iter().chain(resumed) {
         sampler.accept(id);
     }
-    if let Some(guide) = guide {
-        sampler.constrain(Box::new(guide));
+    if let Some(constraint) = constraint {
+        sampler.constrain(constraint);
     }
     Ok(sampler)
 }

@@ -40,7 +40,8 @@ pub struct Request {
 
 /// What an interrupted attempt had already shown of the answer; the worker emits only what follows it.
 ///
-/// `max_tokens` of the request still counts from the start of the whole answer: what is resumed uses it up.
+/// `max_tokens` of the request still counts from the start of the whole answer: what is resumed uses it up, as many tokens as it
+/// is for the model that goes on. A token at the end of a text that is drawn again counts once, when it is drawn.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Resume {

@@ -58,6 +58,11 @@ pub trait Constraint: Send {
 
     /// Whether nothing may follow.
     fn is_complete(&self) -> bool;
+
+    /// Whether anything may follow from now on, so that it need not be asked again.
+    fn is_spent(&self) -> bool {
+        false
+    }
 }
 
 /// Log-probabilities of one position, from the model's own distribution.
@@ -154,6 +159,7 @@ impl Sampler {
         if let Some(constraint) = &mut self.constraint {
             constraint.accept(token_id);
         }
+        self.constraint.take_if(|constraint| constraint.is_spent());
         Ok(token_id)
     }
 
