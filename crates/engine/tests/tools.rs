@@ -204,8 +204,9 @@ fn a_thought_is_free_and_the_answer_behind_it_is_bound() {
     let schema =
         json!({ "type": "object", "properties": { "x": { "type": "boolean" } }, "required": ["x"], "additionalProperties": false });
     let format = ResponseFormat::JsonSchema(schema.clone());
-    // (what the prompt ends with, what is made likely, how many of the answers have a thought)
-    let rows: [(&str, &[(&str, f32)], std::ops::RangeInclusive<u32>); 3] = [
+    /// What the prompt ends with, what is made likely, how many of the answers have a thought.
+    type Row = (&'static str, &'static [(&'static str, f32)], std::ops::RangeInclusive<u32>);
+    let rows: [Row; 3] = [
         ("<think>\n", &[("</think>", 3.0)], 30..=40),
         ("", &[("<think>", 5.0), ("</think>", 4.0)], 10..=40),
         ("<think>\n\n</think>\n\n", &[("<think>", 30.0)], 0..=0),
