@@ -1,5 +1,6 @@
 //! Promises of the built program, one file each. Models are tiny and made from a seed; nothing is downloaded.
 
+mod api_page;
 mod check;
 mod demo;
 mod drill;
