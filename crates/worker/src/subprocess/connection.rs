@@ -66,6 +66,8 @@ struct Calls {
     open: HashMap<u64, Arc<Inbox>>,
     /// Requests that run, by the number of their call.
     requests: BTreeMap<u64, RequestId>,
+    /// The request that ended last.
+    ended: Option<RequestId>,
     death: Option<Death>,
 }
 
@@ -212,9 +214,14 @@ impl Drop for Connection {
 }
 
 impl Shared {
-    /// The requests that run, for the log.
+    /// The requests that run, for the log; where none does, the last one, as its end may be known before its last words are read.
     fn requests(&self) -> String {
-        let ids: Vec<String> = lock(&self.calls).requests.values().map(RequestId::to_string).collect();
+        let calls = lock(&self.calls);
+        let ids: Vec<String> = if calls.requests.is_empty() {
+            calls.ended.iter().map(RequestId::to_string).collect()
+        } else {
+            calls.requests.values().map(RequestId::to_string).collect()
+        };
         ids.join(",")
     }
 
@@ -383,7 +390,9 @@ impl Call<'_> {
 impl Drop for Call<'_> {
     fn drop(&mut self) {
         if self.request.is_some() {
-            lock(&self.connection.shared.calls).requests.remove(&self.number);
+            let mut calls = lock(&self.connection.shared.calls);
+            calls.requests.remove(&self.number);
+            calls.ended = self.request;
         }
         if !self.closed {
             // Its answers still come, and must be known as such.

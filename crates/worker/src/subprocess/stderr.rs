@@ -1,7 +1,7 @@
 //! What a child says on stderr: read always, so that it never blocks; logged; its last lines kept.
 //!
 //! A line is an event of the child's own log, as JSON, or what a library or the run time prints. Both become events of this
-//! process, which name the model and the requests that it ran then.
+//! process, which name the model and the requests that it ran then, or the one before where it ran none.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
