@@ -5,7 +5,7 @@ use std::path::Path;
 use downshift_worker::{Input, Message, Prompt, Role, ToolChoice};
 use serde_json::{Map, Value};
 
-use crate::chat_template::{ChatTemplate, Piece, Specials, TemplateError, WallClock};
+use crate::chat_template::{self, ChatTemplate, Piece, Specials, TemplateError, WallClock};
 use crate::error::Error;
 use crate::grammar::Grammars;
 use crate::output::{Dialect, Thought};
@@ -125,7 +125,7 @@ impl PromptBuilder {
                 self.tokenizer.encode(text, Special::Plain, &mut ids);
             }
             Input::Chat { messages, tools, tool_choice, variables } => {
-                let prompt = self.template.render(&self.variables(messages, offered(tools, tool_choice), variables)?, &WallClock::now())?;
+                let prompt = self.rendered(messages, offered(tools, tool_choice), variables)?;
                 ids.extend(self.tokenizer.bos().filter(|_| self.tokenizer.add_bos()));
                 thought = self.dialect.thought(&prompt.text());
                 let bos = ids.len();
@@ -144,8 +144,9 @@ impl PromptBuilder {
         Ok(Prepared { token_ids: ids, thought })
     }
 
-    fn variables(&self, messages: &[Message], tools: &[Value], variables: &Map<String, Value>) -> Result<Map<String, Value>, Error> {
-        chat_variables(messages, tools, variables, !self.calls_tools())
+    fn rendered(&self, messages: &[Message], tools: &[Value], variables: &Map<String, Value>) -> Result<chat_template::Prompt, Error> {
+        let variables = chat_variables(messages, tools, variables, !self.calls_tools())?;
+        Ok(self.template.render(&variables, &WallClock::now())?)
     }
 
     /// Ids of text; with `special`, spellings of special tokens become those tokens.
@@ -198,7 +199,7 @@ impl PromptBuilder {
     pub fn render(&self, input: &Input) -> Result<String, Error> {
         Ok(match input {
             Input::Chat { messages, tools, tool_choice, variables } => {
-                self.template.render(&self.variables(messages, offered(tools, tool_choice), variables)?, &WallClock::now())?.text()
+                self.rendered(messages, offered(tools, tool_choice), variables)?.text()
             }
             Input::Completion(Prompt::Text(text)) => text.clone(),
             Input::Completion(Prompt::Tokens(ids)) => self.text(ids),

@@ -1,7 +1,6 @@
 //! `POST /v1/embeddings`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::State;
@@ -18,7 +17,7 @@ use crate::app::App;
 use crate::body::Payload;
 use crate::disclosure::Disclosure;
 use crate::error::{ApiError, json_response};
-use crate::generation::check_names;
+use crate::generation::{chain_options, check_names};
 use crate::guard::Id;
 use crate::openai::{Prompts, Texts};
 
@@ -57,19 +56,8 @@ pub(crate) async fn create(State(app): State<Arc<App>>, Extension(Id(id)): Exten
     };
     let texts = fields.input.0;
     let models = app.models_for(fields.model.map(|names| names.0));
-    check_names("fallbacks", fields.fallbacks.as_deref().unwrap_or_default())?;
-    let timeout = fields.timeout.filter(|seconds| (0.0..=86_400.0).contains(seconds));
-    if timeout.is_none() && fields.timeout.is_some() {
-        return Err(ApiError::param("timeout", "`timeout` can be from 0 to 86400 seconds"));
-    }
-    let options = Options {
-        fallbacks: fields.fallbacks,
-        disable_fallbacks: fields.disable_fallbacks.unwrap_or(false),
-        num_retries: fields.num_retries.map(|retries| retries.min(10)),
-        timeout: timeout.map(Duration::from_secs_f64),
-        mock_testing_fallbacks: fields.mock_testing_fallbacks.unwrap_or(false),
-        ..Options::default()
-    };
+    let options =
+        chain_options(fields.fallbacks, fields.disable_fallbacks, fields.num_retries, fields.timeout, fields.mock_testing_fallbacks)?;
     let Vectors { answer, disclosure } = vectors(&app, id, texts, models, options, fields.dimensions).await?;
     let data = answer.output.vectors.iter().enumerate().map(|(index, vector)| {
         let embedding = if as_base64 { Value::String(STANDARD.encode(little_endian(vector))) } else { json!(vector) };

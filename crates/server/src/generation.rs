@@ -50,17 +50,11 @@ impl Generation {
         }
         let models = app.models_for(fields.model.map(|names| names.0));
         check_names("model", &models)?;
-        check_names("fallbacks", fields.fallbacks.as_deref().unwrap_or_default())?;
-        let timeout = in_range("timeout", fields.timeout, 0.0, LONGEST_TIMEOUT_SECONDS)?;
         let options = Options {
-            fallbacks: fields.fallbacks,
-            disable_fallbacks: fields.disable_fallbacks.unwrap_or(false),
-            num_retries: fields.num_retries.map(|retries| retries.min(10)),
-            timeout: timeout.map(Duration::from_secs_f32),
-            mock_testing_fallbacks: fields.mock_testing_fallbacks.unwrap_or(false),
             // Several answers side by side cannot be continued by another model without a seam.
             on_stream_failure: (n > 1).then_some(OnStreamFailure::Error),
             stream,
+            ..chain_options(fields.fallbacks, fields.disable_fallbacks, fields.num_retries, fields.timeout, fields.mock_testing_fallbacks)?
         };
         let sampling = SamplingParams {
             temperature: in_range("temperature", fields.temperature, 0.0, 5.0)?,
@@ -113,6 +107,26 @@ impl Generation {
         }
         submissions
     }
+}
+
+/// What a request says of the chain it travels along; `timeout` in seconds.
+pub(crate) fn chain_options(
+    fallbacks: Option<Vec<String>>,
+    disable_fallbacks: Option<bool>,
+    num_retries: Option<u32>,
+    timeout: Option<f64>,
+    mock_testing_fallbacks: Option<bool>,
+) -> Result<Options, ApiError> {
+    check_names("fallbacks", fallbacks.as_deref().unwrap_or_default())?;
+    let timeout = in_range("timeout", timeout, 0.0, LONGEST_TIMEOUT_SECONDS)?;
+    Ok(Options {
+        fallbacks,
+        disable_fallbacks: disable_fallbacks.unwrap_or(false),
+        num_retries: num_retries.map(|retries| retries.min(10)),
+        timeout: timeout.map(Duration::from_secs_f32),
+        mock_testing_fallbacks: mock_testing_fallbacks.unwrap_or(false),
+        ..Options::default()
+    })
 }
 
 /// The number of alternatives to report.

@@ -5,8 +5,7 @@
 
 use std::sync::Arc;
 
-use axum::http::{HeaderName, HeaderValue, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use downshift_scheduler::Answer;
 use downshift_worker::Delta;
 use serde_json::{Value, json};
@@ -15,7 +14,7 @@ use crate::app::App;
 use crate::ask::{Answers, Begun, Heard, NamedLogprob, Next};
 use crate::disclosure::{Disclosure, fallback};
 use crate::error::ApiError;
-use crate::sse::{Gone, Writer, body};
+use crate::sse::{Framing, Gone, Writer, stream};
 
 /// One piece of a stream.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,15 +25,6 @@ pub(crate) enum Frame {
     Event(&'static str, Value),
     /// A server-sent comment.
     Comment(String),
-}
-
-/// How a stream is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Framing {
-    /// A line of JSON each.
-    Lines,
-    /// Server-sent events.
-    Events,
 }
 
 /// Says in its dialect what happens. `notice` is what clients are told when a gear was dropped.
@@ -66,15 +56,7 @@ pub(crate) async fn narrate<N: Narrator>(mut answers: Answers, app: &Arc<App>, n
     if let Begun::Refused(refused) = begun {
         return Err(ApiError::refused(&refused));
     }
-    let (writer, body) = body();
-    let kind = match N::FRAMING {
-        Framing::Lines => "application/x-ndjson",
-        Framing::Events => "text/event-stream",
-    };
-    let kind = (header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    let fresh = (header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    let unbuffered = (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    let mut response = ([kind, fresh, unbuffered], body).into_response();
+    let (writer, mut response) = stream(N::FRAMING);
     Disclosure::new(answers.requested(), answers.author(), answers.attempts()).write(response.headers_mut());
     let silent = matches!(begun, Begun::Silent);
     let narration = Narration { app: app.clone(), narrator, writer };
@@ -106,11 +88,7 @@ impl<N: Narrator> Narration<N> {
         let silence = self.app.options.limits.silence;
         let writer = self.writer.clone();
         loop {
-            let next = tokio::select! {
-                next = answers.next(silence) => next,
-                () = writer.gone() => return Err(Gone),
-            };
-            let frames = match next {
+            let frames = match writer.unless_gone(answers.next(silence)).await? {
                 Next::Silence => Vec::from_iter(self.narrator.silence(&answers.waits_for())),
                 Next::End => {
                     let frames = self.narrator.broken(&ApiError::refused(&answers.broken()));

@@ -24,10 +24,23 @@ pub(crate) struct Gone;
 #[derive(Clone, Debug)]
 pub(crate) struct Writer(mpsc::Sender<Bytes>);
 
-/// A stream of events, and where to write it.
-pub(crate) fn event_stream() -> (Writer, Response) {
+/// How the frames of a stream are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// A line of JSON each.
+    Lines,
+    /// Server-sent events.
+    Events,
+}
+
+/// A stream, and where to write it.
+pub(crate) fn stream(framing: Framing) -> (Writer, Response) {
     let (writer, body) = body();
-    let kind = (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    let kind = match framing {
+        Framing::Lines => "application/x-ndjson",
+        Framing::Events => "text/event-stream",
+    };
+    let kind = (header::CONTENT_TYPE, HeaderValue::from_static(kind));
     let fresh = (header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     // Proxies that collect an answer before they pass it on make a stream useless.
     let unbuffered = (header::HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
@@ -35,7 +48,7 @@ pub(crate) fn event_stream() -> (Writer, Response) {
 }
 
 /// A body, and where to write it.
-pub(crate) fn body() -> (Writer, Body) {
+fn body() -> (Writer, Body) {
     let (sender, receiver) = mpsc::channel(MAX_WAITING);
     (Writer(sender), Body::new(Frames(receiver)))
 }
@@ -57,9 +70,12 @@ impl Writer {
         self.send(format!(": {text}\n\n").into()).await
     }
 
-    /// Returns once the client has left.
-    pub async fn gone(&self) {
-        self.0.closed().await;
+    /// What `next` gives, unless the client leaves before.
+    pub async fn unless_gone<T>(&self, next: impl Future<Output = T>) -> Result<T, Gone> {
+        tokio::select! {
+            next = next => Ok(next),
+            () = self.0.closed() => Err(Gone),
+        }
     }
 
     /// `value` as JSON between `before` and `after`.

@@ -18,7 +18,7 @@ use crate::error::ApiError;
 use crate::gather::Totals;
 use crate::ids::random_id;
 use crate::openai::{Chunk, TimingsBody, UsageBody};
-use crate::sse::{Gone, Writer, event_stream};
+use crate::sse::{self, Framing, Gone, Writer};
 
 /// What makes a stream one of chat or of completions.
 pub(crate) trait Dialect: Send + 'static {
@@ -51,7 +51,7 @@ pub(crate) async fn respond<D: Dialect>(
     if let Begun::Refused(refused) = begun {
         return Err(ApiError::refused(&refused));
     }
-    let (writer, mut response) = event_stream();
+    let (writer, mut response) = sse::stream(Framing::Events);
     Disclosure::new(answers.requested(), answers.author(), answers.attempts()).write(response.headers_mut());
     let stream = Stream {
         app: app.clone(),
@@ -105,11 +105,7 @@ impl<D: Dialect> Stream<D> {
         let silence = self.app.options.limits.silence;
         let writer = self.writer.clone();
         loop {
-            let next = tokio::select! {
-                next = answers.next(silence) => next,
-                () = writer.gone() => return Err(Gone),
-            };
-            let (index, heard) = match next {
+            let (index, heard) = match writer.unless_gone(answers.next(silence)).await? {
                 Next::Silence => {
                     self.writer.comment(&answers.waits_for()).await?;
                     continue;

@@ -11,6 +11,7 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::{OpsTable, STRIP, avx512};
+use crate::arch::amx::Configured;
 use crate::kv::{KV_BLOCK, KvType};
 
 pub(super) static TABLE: OpsTable = OpsTable { name: "amx", pack_queries, widen_keys, widen_values, score_tile, mix_tile, ..avx512::TABLE };
@@ -21,24 +22,6 @@ const DEPTH: usize = 32;
 const ROWS: usize = 16;
 /// f32 that a part takes the place of.
 const PART: usize = DEPTH * ROWS;
-
-#[repr(C, align(64))]
-struct Config {
-    palette: u8,
-    start_row: u8,
-    reserved: [u8; 14],
-    row_bytes: [u16; 16],
-    rows: [u8; 16],
-}
-
-/// All eight tiles are 16 rows of 64 bytes.
-static CONFIG: Config = Config {
-    palette: 1,
-    start_row: 0,
-    reserved: [0; 14],
-    row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
-    rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
-};
 
 /// The upper halves of two vectors of 16 f32, the second on top: they are truncated to bfloat16.
 #[target_feature(enable = "avx512f,avx512bw")]
@@ -278,14 +261,14 @@ fn mix_tile(dim: usize, keys: std::ops::Range<usize>, v: &[f32], pt: &[f32], fac
     }
 }
 
-/// This thread's tiles are configured; dropping it gives them back, so that the system need not save them.
-struct Tiles(());
+/// The tiles of this thread, while they are configured.
+struct Tiles {
+    _configured: Configured,
+}
 
 impl Tiles {
     fn new() -> Self {
-        // SAFETY: CONFIG is a valid configuration; this module's table is used only where the machine has tiles.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly, preserves_flags)) };
-        Self(())
+        Self { _configured: Configured::new() }
     }
 
     /// `c[j] (+)= a · b[j]` over `steps` parts, for two strips j: 32 rows of 16 f32 at each c, the first 16 from `a[0]` and
@@ -352,12 +335,5 @@ impl Tiles {
                 options(nostack),
             );
         }
-    }
-}
-
-impl Drop for Tiles {
-    fn drop(&mut self) {
-        // SAFETY: as in `new`; no tile is in use after `multiply`.
-        unsafe { asm!("tilerelease", options(nostack, nomem, preserves_flags)) };
     }
 }

@@ -9,7 +9,8 @@ use super::error_body;
 use crate::ask::NamedLogprob;
 use crate::error::ApiError;
 use crate::ids::CallIds;
-use crate::narration::{Frame, Framing, Narrator};
+use crate::narration::{Frame, Narrator};
+use crate::sse::Framing;
 
 /// Tells an answer in Anthropic's events.
 pub(super) struct Events {

@@ -21,8 +21,9 @@ use crate::error::{ApiError, json_response};
 use crate::gather::{Gathered, gather};
 use crate::generation::Generation;
 use crate::guard::Id;
-use crate::narration::{Frame, Framing, Narrator, narrate};
+use crate::narration::{Frame, Narrator, narrate};
 use crate::openai::{ChatMessage, CommonFields, NamedSchema, Object, ResponseFormat, Texts};
+use crate::sse::Framing;
 use crate::text::with_model;
 
 /// What both routes know.

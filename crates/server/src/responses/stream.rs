@@ -10,7 +10,8 @@ use crate::ask::NamedLogprob;
 use crate::error::ApiError;
 use crate::gather::reasoning_tokens;
 use crate::ids::CallIds;
-use crate::narration::{Frame, Framing, Narrator};
+use crate::narration::{Frame, Narrator};
+use crate::sse::Framing;
 
 /// Tells an answer in the events of responses.
 pub(super) struct Events {

@@ -12,6 +12,8 @@ mod expand;
 mod pack;
 mod tiles;
 
+pub(crate) use tiles::Configured;
+
 use super::avx512_vnni;
 use crate::aligned::Aligned;
 use crate::blocks::DType;

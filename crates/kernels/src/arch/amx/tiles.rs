@@ -33,10 +33,10 @@ static CONFIG: Config = Config {
 };
 
 /// This thread's tiles are configured; dropping it gives them back, so that the system need not save them.
-pub(super) struct Configured(PhantomData<*const ()>);
+pub(crate) struct Configured(PhantomData<*const ()>);
 
 impl Configured {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         // SAFETY: CONFIG is a valid configuration of 64 bytes; this module is reached only where the processor and the system
         // have tiles.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly, preserves_flags)) };
