@@ -19,6 +19,8 @@ unsafe impl Number for i8 {}
 // SAFETY: as above.
 unsafe impl Number for i16 {}
 // SAFETY: as above.
+unsafe impl Number for i32 {}
+// SAFETY: as above.
 unsafe impl Number for u16 {}
 
 /// A slice on the heap that starts on a 128-byte boundary.

@@ -67,6 +67,9 @@ struct Q8Buffers {
 struct Q8KBuffers {
     qs: Aligned<i8>,
     qs_by_lane: Aligned<i8>,
+    qs_by_eight: Aligned<i8>,
+    qs_by_nibble: Aligned<i8>,
+    offsets: Aligned<i32>,
     d: Aligned<f32>,
     multipliers: Aligned<i16>,
     multipliers16: Aligned<i16>,
@@ -98,6 +101,15 @@ pub(crate) struct Q8K<'a> {
     /// the odd groups. Where an even group is the low nibbles of some bytes and the next one the high nibbles, a lane of a
     /// register of 512 bits thus has products of one group only.
     pub(crate) qs_by_lane: &'a [i8],
+    /// The same in another order within 128, eight groups of 16: a lane of the first 64 has the first half of a group `g` and the
+    /// second half of `g + 4`, the same lane of the other 64 what is left of both. Two products into the same register thus
+    /// leave the sums of a group in two neighbours.
+    pub(crate) qs_by_eight: &'a [i8],
+    /// The same in another order within 256, four pairs of groups of 32, of which the second is the high nibbles where the first
+    /// is the low ones: a lane has a pair, and as above, 64 by 64, a quarter of the first and another one of the second.
+    pub(crate) qs_by_nibble: &'a [i8],
+    /// -32 times the sums of the eight quants that meet in each 32 bits of a register of `qs_by_eight`.
+    pub(crate) offsets: &'a [i32],
     /// Per 256.
     pub(crate) d: &'a [f32],
     /// Per 32.
@@ -130,6 +142,9 @@ impl Activations {
             q8k: Q8KBuffers {
                 qs: Aligned::zeroed(padded),
                 qs_by_lane: Aligned::zeroed(padded),
+                qs_by_eight: Aligned::zeroed(padded),
+                qs_by_nibble: Aligned::zeroed(padded),
+                offsets: Aligned::zeroed(padded / 8),
                 d: Aligned::zeroed(padded / 256),
                 multipliers: Aligned::zeroed(padded / 32),
                 multipliers16: Aligned::zeroed(padded / 16),
@@ -168,7 +183,13 @@ impl Activations {
         let bf16 = max_rows.next_multiple_of(32) * max_cols.next_multiple_of(BF16_SLICE) * size_of::<u16>();
         let sizes = [
             (Form::Q8, padded + (padded / 32 * 2 + padded / 16) * size_of::<f32>()),
-            (Form::Q8K, 2 * padded + padded / 256 * size_of::<f32>() + (padded / 16 + padded / 32) * 2 * size_of::<i16>()),
+            (
+                Form::Q8K,
+                4 * padded
+                    + padded / 8 * size_of::<i32>()
+                    + padded / 256 * size_of::<f32>()
+                    + (padded / 16 + padded / 32) * 2 * size_of::<i16>(),
+            ),
             (Form::Bf16, bf16),
             (Form::Bf16Pair, bf16),
         ];
@@ -209,6 +230,9 @@ impl Activations {
         Q8K {
             qs: &self.q8k.qs[row * padded..][..padded],
             qs_by_lane: &self.q8k.qs_by_lane[row * padded..][..padded],
+            qs_by_eight: &self.q8k.qs_by_eight[row * padded..][..padded],
+            qs_by_nibble: &self.q8k.qs_by_nibble[row * padded..][..padded],
+            offsets: &self.q8k.offsets[row * padded / 8..][..padded / 8],
             d: &self.q8k.d[row * padded / 256..][..padded / 256],
             multipliers: &self.q8k.multipliers[row * padded / 32..][..padded / 32],
             multipliers16: &self.q8k.multipliers16[row * padded / 16..][..padded / 16],
@@ -318,6 +342,16 @@ impl Activations {
                     let lane = block * 256 + g % 2 * 128 + g / 2 * 16;
                     out.qs_by_lane[lane..][..16].copy_from_slice(&q[..16]);
                     out.qs_by_lane[lane + 64..][..16].copy_from_slice(&q[16..]);
+                    for (e, q) in q.as_chunks::<8>().0.iter().enumerate() {
+                        out.qs_by_nibble[block * 256 + crossed(g / 2, g % 2, e)..][..8].copy_from_slice(q);
+                        let at = block * 256 + g / 4 * 128 + crossed(g % 2 * 2 + e / 2, g % 4 / 2, e % 2);
+                        out.qs_by_eight[at..][..8].copy_from_slice(q);
+                    }
+                    for (half, q) in q.as_chunks::<16>().0.iter().enumerate() {
+                        let offset = |at: usize| -32 * q[at..at + 4].iter().chain(&q[at + 8..at + 12]).map(|q| i32::from(*q)).sum::<i32>();
+                        let at = block * 32 + offsets_at(2 * g + half);
+                        out.offsets[at..][..2].copy_from_slice(&[offset(0), offset(4)]);
+                    }
                     let sum = |q: &[i8]| q.iter().map(|q| i16::from(*q)).sum::<i16>();
                     let halves = [sum(&q[..16]), sum(&q[16..])];
                     out.sums[at] = halves[0] + halves[1];
@@ -343,6 +377,9 @@ impl Activations {
             Q8KMut {
                 qs: self.q8k.qs.shared_mut(per(1)),
                 qs_by_lane: self.q8k.qs_by_lane.shared_mut(per(1)),
+                qs_by_eight: self.q8k.qs_by_eight.shared_mut(per(1)),
+                qs_by_nibble: self.q8k.qs_by_nibble.shared_mut(per(1)),
+                offsets: self.q8k.offsets.shared_mut(per(8)),
                 d: self.q8k.d.shared_mut(per(256)),
                 multipliers: self.q8k.multipliers.shared_mut(per(32)),
                 multipliers16: self.q8k.multipliers16.shared_mut(per(16)),
@@ -357,11 +394,27 @@ impl Activations {
 pub(crate) struct Q8KMut<'a> {
     pub(crate) qs: &'a mut [i8],
     pub(crate) qs_by_lane: &'a mut [i8],
+    pub(crate) qs_by_eight: &'a mut [i8],
+    pub(crate) qs_by_nibble: &'a mut [i8],
+    pub(crate) offsets: &'a mut [i32],
     pub(crate) d: &'a mut [f32],
     pub(crate) multipliers: &'a mut [i16],
     pub(crate) multipliers16: &'a mut [i16],
     pub(crate) sums: &'a mut [i16],
     pub(crate) sums16: &'a mut [i16],
+}
+
+/// Where eight quants go in a run of registers of 64: those with number `e` of the first (0) or second (1) group of a lane. Of the
+/// second group, neighbours change places, so that a register has other eights of the one than of the other.
+#[inline(always)]
+pub(crate) const fn crossed(lane: usize, second: usize, e: usize) -> usize {
+    64 * (e ^ second) + 16 * lane + 8 * second
+}
+
+/// Where, within 32, the two `offsets` of group `g` of 16 go.
+#[inline(always)]
+pub(crate) const fn offsets_at(g: usize) -> usize {
+    g / 8 * 16 + g % 4 * 4 + g % 8 / 4 * 2
 }
 
 /// The steps of a block of 256 in [`Q8K`].
@@ -446,6 +499,7 @@ mod tests {
                 for row in 0..3 {
                     let (a, b) = (one.q8k_row(row), other.q8k_row(row));
                     assert_eq!((a.qs, a.qs_by_lane, a.d), (b.qs, b.qs_by_lane, b.d));
+                    assert_eq!((a.qs_by_eight, a.qs_by_nibble, a.offsets), (b.qs_by_eight, b.qs_by_nibble, b.offsets));
                     assert_eq!((a.multipliers, a.multipliers16, a.sums, a.sums16), (b.multipliers, b.multipliers16, b.sums, b.sums16));
                 }
             }

@@ -39,7 +39,7 @@ fn form(dtype: DType) -> Form {
 }
 
 /// From here on expanding a weight once costs less than unpacking it for each four rows.
-const MIN_ROWS: usize = 5;
+const MIN_ROWS: usize = 13;
 
 unsafe fn quantize(acts: &Activations, rows: Range<usize>, form: Form) {
     // SAFETY: the features of this module include those of the other; the caller's promise about the rows.

@@ -1,6 +1,6 @@
 //! Q6_K, Q3_K and Q2_K: blocks of 256 with a scale per 16.
 
-use super::{dpwssd, prefetch_block};
+use super::{dpwssd, prefetch_block, sums};
 use crate::blocks::DType;
 use crate::quantize::{Activations, Q8K};
 use std::arch::x86_64::*;
@@ -15,6 +15,8 @@ pub(in crate::arch) trait GroupsOf16 {
     const D: usize;
     /// What is too much in the unsigned quants, for formats without minima.
     const OFFSET: f32;
+    /// Sums of eight products overflow 16 bits unless that, which is 32 then, is taken off them.
+    const IS_WIDE: bool;
 
     /// Quants `64 z` .. `64 z + 64` of a block, in order, with an offset that makes them unsigned.
     ///
@@ -71,19 +73,19 @@ unsafe fn dot<F: GroupsOf16, const M: usize>(w: &[u8], k: usize, acts: &Activati
                 if b + 2 <= n_blocks { two::<F, M, 2>(blocks, b, &x, &mut acc) } else { two::<F, M, 1>(blocks, b, &x, &mut acc) }
             }
         }
-        for (i, acc) in acc.iter().enumerate() {
-            out[i * n + r] = _mm512_reduce_add_ps(*acc);
+        for (i, sum) in sums(&acc).into_iter().enumerate() {
+            out[i * n + r] = sum;
         }
     }
 }
 
-/// Words to take for the sums of half a block, those of 64 quants in the low half of each lane and of the next 64 in the high
-/// half: row `2 j + h` spreads scales `8 h` .. `8 h + 8` of block `j`.
-static SPREAD: [[u16; 32]; 4] = {
-    let mut spread = [[0; 32]; 4];
+/// Words to take for the sums of block `j`: in a lane, two of a group of the first half, two of the group four on, and the same of
+/// the second half.
+static SPREAD: [[u16; 32]; 2] = {
+    let mut spread = [[0; 32]; 2];
     let mut i = 0;
-    while i < 4 * 32 {
-        spread[i / 32][i % 32] = (i / 32 * 8 + i % 32 / 8 + i % 8 / 4 * 4) as u16;
+    while i < 2 * 32 {
+        spread[i / 32][i % 32] = (i / 32 * 16 + i % 8 / 2 * 4 + i % 32 / 8) as u16;
         i += 1;
     }
     spread
@@ -91,7 +93,8 @@ static SPREAD: [[u16; 32]; 4] = {
 
 /// Adds the products of blocks `b` .. `b + N`, `N` at most 2.
 ///
-/// Sums of four products fit in 16 bits (4 * 63 * 127 < 2^15), so that one `vpdpwssd` scales and adds 128 products.
+/// Sums of eight products fit in 16 bits (8 * 32 * 127 < 2^15, once the offset of the quants is off), so that one `vpdpwssd`
+/// scales and adds 256 products.
 ///
 /// # Safety
 /// `N` blocks at `blocks` are readable; the rows of `x` have at least `256 (b + 2)` columns.
@@ -121,18 +124,22 @@ unsafe fn two<F: GroupsOf16, const M: usize, const N: usize>(blocks: *const u8, 
         let mut ds = [_mm512_setzero_ps(); M];
         for (i, x) in x.iter().enumerate() {
             let multipliers = _mm512_loadu_si512(x.multipliers16.as_ptr().add(b * 16).cast());
-            let x_sums = _mm512_loadu_si512(x.sums16.as_ptr().add(b * 16).cast());
             let dx = _mm_castpd_ps(_mm_load_sd(x.d.as_ptr().add(b).cast()));
             scaled[i] = _mm512_mullo_epi16(scales, multipliers);
             ds[i] = _mm512_castps128_ps512(_mm_mul_ps(d, dx));
+            if F::IS_WIDE {
+                continue;
+            }
             let (offsets, d) = match mins {
                 Some((mins, dmin)) => (_mm512_mullo_epi16(mins, multipliers), _mm_mul_ps(dmin, dx)),
                 None => (scaled[i], _mm_mul_ps(_mm_mul_ps(d, dx), _mm_set1_ps(F::OFFSET * 0.0625))),
             };
+            let x_sums = _mm512_loadu_si512(x.sums16.as_ptr().add(b * 16).cast());
             let offsets = _mm512_cvtepi32_ps(_mm512_madd_epi16(offsets, x_sums));
             acc[i] = _mm512_fmadd_ps(offsets, _mm512_permutexvar_ps(halves, _mm512_castps128_ps512(d)), acc[i]);
         }
-        let dots = Dots { blocks, x: x.map(|x| x.qs.as_ptr().add(b * 256)), scaled, ds };
+        let offsets = x.map(|x| x.offsets.as_ptr().add(b * 32));
+        let dots = Dots { blocks, x: x.map(|x| x.qs_by_eight.as_ptr().add(b * 256)), offsets, scaled, ds };
         dots.add::<F, N, 0>(acc);
         if N > 1 {
             dots.add::<F, N, 1>(acc);
@@ -143,8 +150,9 @@ unsafe fn two<F: GroupsOf16, const M: usize, const N: usize>(blocks: *const u8, 
 /// What the dot products of up to two blocks with `M` rows of activations need.
 struct Dots<const M: usize> {
     blocks: *const u8,
-    /// The quants that the first block is multiplied with.
+    /// The quants that the first block is multiplied with, `qs_by_eight`, and their `offsets`.
     x: [*const i8; M],
+    offsets: [*const i32; M],
     /// Scales times multipliers, of both blocks.
     scaled: [__m512i; M],
     /// The product of both `d` of block `j` at `j`.
@@ -160,25 +168,39 @@ impl<const M: usize> Dots<M> {
     #[inline]
     unsafe fn add<F: GroupsOf16, const N: usize, const J: usize>(&self, acc: &mut [__m512; M]) {
         prefetch_block(self.blocks, J, N, F::BYTES);
-        let mut sums = [_mm512_setzero_si512(); M];
-        for half in 0..2 {
-            // SAFETY: the caller's promise; a row of SPREAD is 64 bytes.
-            unsafe {
-                let block = self.blocks.add(J * F::BYTES);
-                let (first, second) = (F::quants(block, 2 * half), F::quants(block, 2 * half + 1));
-                let spread = _mm512_loadu_si512(SPREAD[2 * J + half].as_ptr().cast());
-                for (i, sums) in sums.iter_mut().enumerate() {
-                    let x = self.x[i].add(J * 256 + half * 128);
-                    let first = _mm512_dpbusd_epi32(_mm512_setzero_si512(), first, _mm512_loadu_si512(x.cast()));
-                    let second = _mm512_dpbusd_epi32(_mm512_setzero_si512(), second, _mm512_loadu_si512(x.add(64).cast()));
-                    let words = _mm512_packs_epi32(first, second);
-                    *sums = dpwssd(*sums, words, _mm512_permutexvar_epi16(spread, self.scaled[i]));
-                }
-            }
-        }
+        // SAFETY: the caller's promise, here and below; a row of SPREAD is 64 bytes.
+        let sums = unsafe { [self.half::<F, J, 0>(), self.half::<F, J, 1>()] };
+        let spread = unsafe { _mm512_loadu_si512(SPREAD[J].as_ptr().cast()) };
         for (i, acc) in acc.iter_mut().enumerate() {
+            let words = _mm512_packs_epi32(sums[0][i], sums[1][i]);
+            let sums = dpwssd(_mm512_setzero_si512(), words, _mm512_permutexvar_epi16(spread, self.scaled[i]));
             let d = _mm512_permutexvar_ps(_mm512_set1_epi32(J as i32), self.ds[i]);
-            *acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[i]), d, *acc);
+            *acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums), d, *acc);
+        }
+    }
+
+    /// The sums of products of half `H` of block `J`, eight each.
+    ///
+    /// # Safety
+    /// As for `add`.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+    #[inline]
+    unsafe fn half<F: GroupsOf16, const J: usize, const H: usize>(&self) -> [__m512i; M] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let block = self.blocks.add(J * F::BYTES);
+            let (low, high) = (F::quants(block, 2 * H), F::quants(block, 2 * H + 1));
+            // The order of `qs_by_eight`.
+            let first = _mm512_mask_blend_epi64(0b1010_1010, low, high);
+            let second = _mm512_shuffle_pd::<0b0101_0101>(_mm512_castsi512_pd(low), _mm512_castsi512_pd(high));
+            let second = _mm512_castpd_si512(second);
+            array::from_fn(|i| {
+                let x = self.x[i].add(J * 256 + H * 128);
+                let offsets = self.offsets[i].add(J * 32 + H * 16);
+                let start = if F::IS_WIDE { _mm512_loadu_si512(offsets.cast()) } else { _mm512_setzero_si512() };
+                let sums = _mm512_dpbusd_epi32(start, first, _mm512_loadu_si512(x.cast()));
+                _mm512_dpbusd_epi32(sums, second, _mm512_loadu_si512(x.add(64).cast()))
+            })
         }
     }
 }

@@ -41,6 +41,7 @@ use crate::scalar;
 use crate::table::{KernelTable, Kernels};
 use std::arch::asm;
 use std::arch::x86_64::*;
+use std::array;
 use std::ops::Range;
 
 /// All kernels of this instruction set.
@@ -111,6 +112,23 @@ fn dpwssd(mut acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
             options(pure, nomem, nostack, preserves_flags));
     }
     acc
+}
+
+/// The sum of each of up to four, added up in the same order however many there are.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+#[inline]
+fn sums<const M: usize>(acc: &[__m512; M]) -> [f32; M] {
+    let [a, b, c, d] = array::from_fn(|i| acc.get(i).copied().unwrap_or_else(|| _mm512_setzero_ps()));
+    let halves = |x, y| _mm512_add_ps(_mm512_shuffle_f32x4::<0b01_00_01_00>(x, y), _mm512_shuffle_f32x4::<0b11_10_11_10>(x, y));
+    let (ab, cd) = (halves(a, b), halves(c, d));
+    // Four numbers of each in a lane of its own.
+    let quarters = _mm512_add_ps(_mm512_shuffle_f32x4::<0b10_00_10_00>(ab, cd), _mm512_shuffle_f32x4::<0b11_01_11_01>(ab, cd));
+    let pairs = _mm512_add_ps(quarters, _mm512_permute_ps::<0b11_10_11_10>(quarters));
+    let all = _mm512_add_ps(pairs, _mm512_permute_ps::<0b01_01_01_01>(pairs));
+    let mut first = [0f32; 4];
+    // SAFETY: four floats.
+    unsafe { _mm_storeu_ps(first.as_mut_ptr(), _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, all))) };
+    array::from_fn(|i| first[i])
 }
 
 /// Four times sixteen bytes, the ones at `p + i * stride` in lane `i`.

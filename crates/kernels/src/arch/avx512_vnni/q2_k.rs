@@ -9,6 +9,7 @@ impl GroupsOf16 for Q2K {
     const BYTES: usize = 84;
     const D: usize = 80;
     const OFFSET: f32 = 0.0;
+    const IS_WIDE: bool = false;
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
     #[inline]

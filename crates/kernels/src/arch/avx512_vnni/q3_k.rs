@@ -9,6 +9,7 @@ impl GroupsOf16 for Q3K {
     const BYTES: usize = 110;
     const D: usize = 108;
     const OFFSET: f32 = 4.0;
+    const IS_WIDE: bool = false;
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
     #[inline]

@@ -9,6 +9,7 @@ impl GroupsOf16 for Q6K {
     const BYTES: usize = 210;
     const D: usize = 208;
     const OFFSET: f32 = 32.0;
+    const IS_WIDE: bool = true;
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
     #[inline]

@@ -2,7 +2,7 @@
 //! The headers of four blocks are unpacked in one register; products of quants are scaled in integers, and a block is one
 //! conversion to f32.
 
-use super::{dpwssd, prefetch_block};
+use super::{dpwssd, prefetch_block, sums};
 use crate::blocks::DType;
 use crate::quantize::{Activations, Q8K};
 use std::arch::x86_64::*;
@@ -22,6 +22,20 @@ pub(super) trait SuperBlock {
     /// # Safety
     /// A block at `block` is readable, and the machine has the features of this module.
     unsafe fn quants(block: *const u8) -> [[__m512i; 2]; 2];
+
+    /// Adds the products of the `N` blocks.
+    ///
+    /// # Safety
+    /// The machine has the features of this module.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+    #[inline]
+    unsafe fn add<const M: usize, const N: usize>(four: &Four<'_, M>, acc: &mut [__m512; M])
+    where
+        Self: Sized,
+    {
+        // SAFETY: the caller's promise.
+        unsafe { four.add::<Self, N>(acc) };
+    }
 }
 
 /// 64 bytes at `p` and the 64 after them, as the even and the odd ones of their eight lanes.
@@ -80,28 +94,26 @@ unsafe fn dot<F: SuperBlock, const M: usize>(w: &[u8], k: usize, acts: &Activati
                 _ => four::<F, M, 3>(rest, b, &x, &mut acc),
             }
         }
-        for (i, acc) in acc.iter().enumerate() {
-            out[i * n + r] = _mm512_reduce_add_ps(*acc);
+        for (i, sum) in sums(&acc).into_iter().enumerate() {
+            out[i * n + r] = sum;
         }
     }
 }
 
-/// Words to take for the sums of block `j`, dwords of an even group's sum in the low and an odd one's in the high word: both
-/// scales of each lane, four times.
-static SPREAD: [[u16; 32]; 4] = {
-    let mut spread = [[0; 32]; 4];
-    let mut i = 0;
-    while i < 4 * 32 {
-        spread[i / 32][i % 32] = (i / 32 * 8 + i % 32 / 8 * 2 + i % 2) as u16;
-        i += 1;
-    }
-    spread
-};
+/// Up to four blocks whose headers are unpacked, and the `M` rows of activations to multiply them with.
+pub(super) struct Four<'a, const M: usize> {
+    /// The blocks.
+    pub blocks: *const u8,
+    /// The number of the first block in its row.
+    pub b: usize,
+    pub x: &'a [Q8K<'a>; M],
+    /// Scales times multipliers, of all blocks.
+    pub scaled: [__m512i; M],
+    /// The product of both `d` of block `j` at `2 j`.
+    pub ds: [__m512; M],
+}
 
 /// Adds the products of blocks `b` .. `b + N`, `N` at most 4.
-///
-/// A lane's four sums of four products each fit in 16 bits (8 * 31 * 127 < 2^15), so that those of an even and of an odd group
-/// share a register, and one `vpdpwssd` scales and adds 256 products.
 ///
 /// # Safety
 /// `N` blocks at `blocks` are readable; the rows of `x` have at least `256 (b + 4)` columns.
@@ -146,47 +158,63 @@ unsafe fn four<F: SuperBlock, const M: usize, const N: usize>(blocks: *const u8,
             let min_sums = _mm512_madd_epi16(_mm512_mullo_epi16(mins, multipliers), sums);
             acc[i] = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(min_sums), _mm512_permutexvar_ps(dmin_lanes, ds[i]), acc[i]);
         }
-        // One call each, since LLVM does not unroll a loop of this size, and then the prefetches take jumps that are mispredicted.
-        let dots = Dots { blocks, x: x.map(|x| x.qs_by_lane.as_ptr().add(b * 256)), scaled, ds };
-        dots.add::<F, N, 0>(acc);
-        if N > 1 {
-            dots.add::<F, N, 1>(acc);
-        }
-        if N > 2 {
-            dots.add::<F, N, 2>(acc);
-        }
-        if N > 3 {
-            dots.add::<F, N, 3>(acc);
-        }
+        F::add::<M, N>(&Four { blocks, b, x, scaled, ds }, acc);
     }
 }
 
-/// What the dot products of up to four blocks with `M` rows of activations need.
-struct Dots<const M: usize> {
-    blocks: *const u8,
-    /// The quants that the first block is multiplied with, `qs_by_lane`.
-    x: [*const i8; M],
-    /// Scales times multipliers, of all blocks.
-    scaled: [__m512i; M],
-    /// The product of both `d` of block `j` at `2 j`.
-    ds: [__m512; M],
-}
+/// Words to take for the sums of block `j`, dwords of an even group's sum in the low and an odd one's in the high word: both
+/// scales of each lane, four times.
+static SPREAD: [[u16; 32]; 4] = {
+    let mut spread = [[0; 32]; 4];
+    let mut i = 0;
+    while i < 4 * 32 {
+        spread[i / 32][i % 32] = (i / 32 * 8 + i % 32 / 8 * 2 + i % 2) as u16;
+        i += 1;
+    }
+    spread
+};
 
-impl<const M: usize> Dots<M> {
+impl<const M: usize> Four<'_, M> {
+    /// Adds the products of the `N` blocks, one after the other.
+    ///
+    /// A lane's four sums of four products each fit in 16 bits (8 * 31 * 127 < 2^15), so that those of an even and of an odd group
+    /// share a register, and one `vpdpwssd` scales and adds 256 products.
+    ///
+    /// # Safety
+    /// The machine has the features of this module.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+    #[inline]
+    pub unsafe fn add<F: SuperBlock, const N: usize>(&self, acc: &mut [__m512; M]) {
+        // One call each, since LLVM does not unroll a loop of this size, and then the prefetches take jumps that are mispredicted.
+        // SAFETY: the blocks and as many columns of `x` are readable.
+        unsafe {
+            self.add_one::<F, N, 0>(acc);
+            if N > 1 {
+                self.add_one::<F, N, 1>(acc);
+            }
+            if N > 2 {
+                self.add_one::<F, N, 2>(acc);
+            }
+            if N > 3 {
+                self.add_one::<F, N, 3>(acc);
+            }
+        }
+    }
+
     /// Adds the products of block `J` of `N`.
     ///
     /// # Safety
-    /// The block and 256 columns of each `x` from `256 J` on are readable, and the machine has the features of this module.
+    /// As for `add`.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
     #[inline]
-    unsafe fn add<F: SuperBlock, const N: usize, const J: usize>(&self, acc: &mut [__m512; M]) {
+    unsafe fn add_one<F: SuperBlock, const N: usize, const J: usize>(&self, acc: &mut [__m512; M]) {
         prefetch_block(self.blocks, J, N, F::BYTES);
-        // SAFETY: the caller's promise; a row of SPREAD is 64 bytes.
+        // SAFETY: block `J` and 256 columns of each `x` from `256 (b + J)` on are readable; a row of SPREAD is 64 bytes.
         unsafe {
             let [even, odd] = F::quants(self.blocks.add(J * F::BYTES));
             let spread = _mm512_loadu_si512(SPREAD[J].as_ptr().cast());
             for (i, acc) in acc.iter_mut().enumerate() {
-                let x = self.x[i].add(J * 256);
+                let x = self.x[i].qs_by_lane.as_ptr().add((self.b + J) * 256);
                 let dot = |[first, second]: [__m512i; 2], x: *const i8| {
                     let sums = _mm512_dpbusd_epi32(_mm512_setzero_si512(), first, _mm512_loadu_si512(x.cast()));
                     _mm512_dpbusd_epi32(sums, second, _mm512_loadu_si512(x.add(64).cast()))
