@@ -11,6 +11,7 @@ mod responses;
 mod routes;
 mod schema;
 mod server;
+mod streams;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -39,7 +40,7 @@ fn document(options: &ServeOptions) -> Value {
     let has_key = options.api_key.is_some();
     let paths: Map<String, Value> =
         ROUTES.iter().map(|route| (route.path.to_owned(), json!({route.method: operation(route, has_key)}))).collect();
-    let schemas = [openai::schemas(), responses::schemas(), anthropic::schemas(), ollama::schemas(), server::schemas()];
+    let schemas = [openai::schemas(), responses::schemas(), anthropic::schemas(), ollama::schemas(), server::schemas(), streams::schemas()];
     json!({
         "openapi": "3.1.0",
         "info": {"title": "downshift", "version": options.version, "description": ABOUT},
@@ -86,14 +87,17 @@ fn operation(route: &Route, has_key: bool) -> Value {
 }
 
 fn good(route: &Route) -> Value {
-    let plain = json!({"schema": {"type": "string"}});
     let (words, mut content) = match route.gives {
         Gives::Json(name) => ("The answer.", json_of(name)),
-        Gives::Text(kinds) => ("The text.", kinds.iter().map(|kind| ((*kind).to_owned(), plain.clone())).collect()),
+        Gives::Text(kinds) => ("The text.", kinds.iter().map(|kind| ((*kind).to_owned(), json!({"schema": {"type": "string"}}))).collect()),
     };
-    let words = if route.streams.is_some() { "The whole answer; or its pieces, where it is streamed." } else { words };
-    if let Some(kind) = route.streams {
-        content[kind] = plain;
+    let words = if route.streams.is_some() {
+        "The whole answer; or, where it is streamed, events or lines of this schema each. OpenAI's events end with `[DONE]`."
+    } else {
+        words
+    };
+    if let Some((kind, name)) = route.streams {
+        content[kind] = json!({"schema": reference(name)});
     }
     let told = |header: &&Header| match header.place {
         Place::Everywhere => true,

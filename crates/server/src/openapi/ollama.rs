@@ -128,8 +128,7 @@ fn line(name: &str, content: Value) -> Value {
         name: content,
         "done": flag("Whether this is the last line; only that one tells what follows here."),
     });
-    let beside =
-        json!({"thinking": text("Thoughts, in /api/generate."), "fallback": anything("What failed before; absent if nothing did.")});
+    let beside = json!({"thinking": text("Thoughts, in /api/generate."), "fallback": reference("Change")});
     object(&["model", "created_at", "done", name], &[line, last, beside])
 }
 

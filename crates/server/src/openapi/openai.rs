@@ -25,7 +25,10 @@ pub(super) fn schemas() -> Value {
         "Fallback": answer(&[], json!({"requested": text("The model that was asked for."), "attempts": list(reference("Attempt"), "")})),
         "Timings": timings(),
         "Usage": usage(),
-        "Error": error(),
+        "Error": answer(&[], json!({"error": reference("ErrorFacts")})),
+        "ErrorFacts": error(),
+        "ChatLogprobs": chat_logprobs(),
+        "CompletionLogprobs": completion_logprobs(),
     })
 }
 
@@ -197,8 +200,9 @@ fn completion_of(object: &str, choice: Value) -> Value {
     )
 }
 
-fn finish_reason() -> Value {
-    one_of(&["stop", "length", "tool_calls"], "")
+/// Why a whole answer can end.
+pub(super) fn finish_reasons() -> [&'static str; 3] {
+    ["stop", "length", "tool_calls"]
 }
 
 fn chat_choice() -> Value {
@@ -209,23 +213,26 @@ fn chat_choice() -> Value {
         "reasoning_content": text("Thoughts, if there are any."),
         "tool_calls": list(reference("ToolCall"), "Calls, if there are any."),
     });
-    let token = json!({
-        "token": text(""),
-        "logprob": {"type": "number"},
-        "bytes": or_null(list(whole(0, 255, ""), ""), "null where the token is a part of a character."),
-    });
-    let logprob = json!({"top_logprobs": list(answer(&[], token.clone()), "")});
-    let logprobs =
-        json!({"content": list(object(&["token", "logprob", "top_logprobs"], &[token, logprob]), ""), "refusal": {"type": "null"}});
     answer(
         &[],
         json!({
             "index": count(""),
             "message": answer(&["reasoning_content", "tool_calls"], message),
-            "logprobs": or_null(answer(&[], logprobs), "null unless asked for."),
-            "finish_reason": finish_reason(),
+            "logprobs": or_null(reference("ChatLogprobs"), "null unless asked for."),
+            "finish_reason": one_of(&finish_reasons(), ""),
         }),
     )
+}
+
+fn chat_logprobs() -> Value {
+    let token = json!({
+        "token": text(""),
+        "logprob": {"type": "number"},
+        "bytes": or_null(list(whole(0, 255, ""), ""), "null where the token is a part of a character."),
+    });
+    let alternatives = json!({"top_logprobs": list(answer(&[], token.clone()), "")});
+    let tokens = list(object(&["token", "logprob", "bytes", "top_logprobs"], &[token, alternatives]), "");
+    answer(&[], json!({"content": tokens, "refusal": {"type": "null"}}))
 }
 
 fn tool_call() -> Value {
@@ -235,20 +242,26 @@ fn tool_call() -> Value {
 }
 
 fn completion_choice() -> Value {
-    let numbers = || json!({"type": "number"});
-    let logprobs = json!({
-        "tokens": list(text(""), ""),
-        "token_logprobs": list(numbers(), ""),
-        "top_logprobs": list(with(map(""), "additionalProperties", numbers()), ""),
-        "text_offset": list(count(""), "Characters before each token."),
-    });
     answer(
         &[],
         json!({
             "index": count(""),
             "text": text(""),
-            "logprobs": or_null(answer(&[], logprobs), "null unless asked for."),
-            "finish_reason": finish_reason(),
+            "logprobs": or_null(reference("CompletionLogprobs"), "null unless asked for."),
+            "finish_reason": one_of(&finish_reasons(), ""),
+        }),
+    )
+}
+
+fn completion_logprobs() -> Value {
+    let logprob = json!({"type": "number"});
+    answer(
+        &[],
+        json!({
+            "tokens": list(text(""), ""),
+            "token_logprobs": list(logprob.clone(), ""),
+            "top_logprobs": list(with(map("By token."), "additionalProperties", logprob), ""),
+            "text_offset": list(count(""), "Characters before each token."),
         }),
     )
 }
@@ -356,5 +369,5 @@ pub(super) fn refusal(kind: Value) -> Value {
 
 fn error() -> Value {
     let kinds = ["invalid_request_error", "exceed_context_size_error", "authentication_error", "permission_error", "server_error"];
-    answer(&[], json!({"error": refusal(one_of(&kinds, ""))}))
+    refusal(one_of(&kinds, ""))
 }

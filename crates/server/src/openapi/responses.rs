@@ -50,7 +50,8 @@ fn prompt() -> Value {
 fn input_item() -> Value {
     let kinds = ["input_text", "output_text", "text", "reasoning_text", "summary_text", "refusal"];
     let part = json!({"type": one_of(&kinds, ""), "text": text(""), "refusal": text("")});
-    let said = |words: &str| either([text(""), list(object(&["type"], &[part.clone()]), "")], words);
+    let parts = list(object(&["type"], &[part]), "");
+    let said = |words: &str| either([text(""), parts.clone()], words);
     object(
         &[],
         &[json!({

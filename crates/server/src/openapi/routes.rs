@@ -8,8 +8,8 @@ pub(super) struct Route {
     /// Schema of the body.
     pub takes: Option<&'static str>,
     pub gives: Gives,
-    /// Content type of the answer where `stream` is true.
-    pub streams: Option<&'static str>,
+    /// Content type of a stream, and schema of its pieces.
+    pub streams: Option<(&'static str, &'static str)>,
     /// Whether a model answers, or one of its chain, which the headers then tell.
     pub is_answered_by_a_model: bool,
     /// Statuses of refusals beside those that every route of its method has.
@@ -80,8 +80,8 @@ impl Route {
         Self { is_answered_by_a_model: true, refusals: &[404, 500, 504], ..self }
     }
 
-    const fn streams(self, kind: &'static str) -> Self {
-        Self { streams: Some(kind), ..self }
+    const fn streams(self, kind: &'static str, pieces: &'static str) -> Self {
+        Self { streams: Some((kind, pieces)), ..self }
     }
 
     const fn refuses(self, refusals: &'static [u16]) -> Self {
@@ -102,23 +102,25 @@ const EVENTS: &str = "text/event-stream";
 const LINES: &str = "application/x-ndjson";
 
 pub(super) const ROUTES: &[Route] = &[
-    Route::post("/v1/chat/completions", "Answers a conversation", "ChatRequest", "ChatCompletion").by_models().streams(EVENTS),
-    Route::post("/v1/completions", "Continues texts or tokens as they are", "CompletionRequest", "Completion").by_models().streams(EVENTS),
+    Route::post("/v1/chat/completions", "Answers a conversation", "ChatRequest", "ChatCompletion").by_models().streams(EVENTS, "ChatChunk"),
+    Route::post("/v1/completions", "Continues texts or tokens as they are", "CompletionRequest", "Completion")
+        .by_models()
+        .streams(EVENTS, "CompletionChunk"),
     Route::post("/v1/embeddings", "Turns texts into vectors", "EmbeddingRequest", "Embeddings").by_models(),
-    Route::post("/v1/responses", "Answers items", "ResponseRequest", "Response").by_models().streams(EVENTS),
+    Route::post("/v1/responses", "Answers items", "ResponseRequest", "Response").by_models().streams(EVENTS, "ResponseEvent"),
     Route::post("/v1/responses/input_tokens", "Counts the tokens of an input", "ResponseCountRequest", "ResponseCount")
         .refuses(&[404, 500]),
     Route::get("/v1/models", "Every model, and how it stands", Gives::Json("Models")),
     Route::get("/v1/models/{id}", "One model, by its name or alias", Gives::Json("Model")).refuses(&[404]),
-    Route::post("/v1/messages", "Answers a conversation", "MessageRequest", "Message").by_models().streams(EVENTS),
+    Route::post("/v1/messages", "Answers a conversation", "MessageRequest", "Message").by_models().streams(EVENTS, "MessageEvent"),
     Route::post("/v1/messages/count_tokens", "Counts the tokens of a conversation", "MessageCountRequest", "MessageCount")
         .refuses(&[404, 500]),
     Route::post("/api/chat", "Answers a conversation; loads the model where there is none", "OllamaChatRequest", "OllamaChat")
         .by_models()
-        .streams(LINES),
+        .streams(LINES, "OllamaChatLine"),
     Route::post("/api/generate", "Answers a prompt; loads the model where there is none", "OllamaGenerateRequest", "OllamaGenerated")
         .by_models()
-        .streams(LINES),
+        .streams(LINES, "OllamaGeneratedLine"),
     Route::post("/api/embed", "Turns texts into vectors", "OllamaEmbedRequest", "OllamaEmbedded").by_models(),
     Route::post("/api/embeddings", "Turns one text into a vector", "OllamaEmbeddingRequest", "OllamaEmbedding").by_models(),
     Route::get("/api/tags", "Every model whose header can be read", Gives::Json("OllamaModels")),

@@ -84,7 +84,7 @@ pub(super) fn object(required: &[&str], groups: &[Value]) -> Value {
 pub(super) fn answer(optional: &[&str], fields: Value) -> Value {
     let names = fields.as_object().into_iter().flat_map(Map::keys).map(String::as_str);
     let required: Vec<&str> = names.filter(|name| !optional.contains(name)).collect();
-    object(&required, &[fields.clone()])
+    object(&required, std::slice::from_ref(&fields))
 }
 
 /// Several objects in one.

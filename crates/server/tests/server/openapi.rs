@@ -260,8 +260,15 @@ fn check_reply(document: &Value, method: &str, path: &str, reply: &Reply) -> Str
     if let Some(kind) = reply.header("content-type").split(';').next().filter(|kind| !kind.is_empty()) {
         let content = &described["content"][kind];
         assert!(content.is_object(), "{kind} of {method} {path}, {}", reply.status);
-        if kind == "application/json" {
-            assert_eq!(misfit(document, &content["schema"], &reply.json()), None, "{method} {path}: {}", reply.body);
+        let pieces = match kind {
+            "application/json" => vec![reply.json()],
+            "application/x-ndjson" => reply.body.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect(),
+            "text/event-stream" => reply.body.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok()).collect(),
+            _ => Vec::new(),
+        };
+        assert!(!pieces.is_empty() || kind.starts_with("text/") && kind != "text/event-stream", "{method} {path}: {}", reply.body);
+        for piece in pieces {
+            assert_eq!(misfit(document, &content["schema"], &piece), None, "{method} {path}: {piece}");
         }
     }
     format!("{method} {route}")
@@ -278,8 +285,10 @@ fn every_route_answers_as_described() {
     for (path, body) in [
         ("/v1/chat/completions", json!({"messages": hi, "logprobs": true, "top_logprobs": 1, "n": 2})),
         ("/v1/chat/completions", json!({"messages": hi, "mock_testing_fallbacks": true})),
-        ("/v1/chat/completions", json!({"messages": hi, "stream": true})),
+        ("/v1/chat/completions", json!({"messages": hi, "stream": true, "logprobs": true, "mock_testing_fallbacks": true})),
+        ("/v1/chat/completions", json!({"messages": hi, "stream": true, "stream_options": {"include_usage": true}})),
         ("/v1/completions", json!({"prompt": "hi", "logprobs": 1})),
+        ("/v1/completions", json!({"prompt": "hi", "logprobs": 1, "stream": true})),
         ("/v1/embeddings", json!({"model": "c", "input": "hi"})),
         ("/v1/embeddings", json!({"model": "c", "input": ["hi", "ho"], "encoding_format": "base64"})),
         (
@@ -287,12 +296,15 @@ fn every_route_answers_as_described() {
             json!({"input": "hi", "include": ["message.output_text.logprobs"], "tools": [tool], "instructions": "Be brief.", "user": "u"}),
         ),
         ("/v1/responses", json!({"input": "hi", "max_output_tokens": 1, "mock_testing_fallbacks": true})),
+        ("/v1/responses", json!({"input": "hi", "stream": true})),
         ("/v1/responses/input_tokens", json!({"input": "hi"})),
         ("/v1/messages", json!({"messages": hi, "max_tokens": 9})),
         ("/v1/messages", json!({"messages": hi, "max_tokens": 9, "mock_testing_fallbacks": true})),
+        ("/v1/messages", json!({"messages": hi, "max_tokens": 9, "stream": true})),
         ("/v1/messages/count_tokens", json!({"messages": hi})),
         ("/api/chat", json!({"model": "a", "messages": hi, "stream": false})),
         ("/api/chat", json!({"model": "a", "messages": hi})),
+        ("/api/generate", json!({"model": "a", "prompt": "hi"})),
         ("/api/chat", json!({"model": "a"})),
         ("/api/generate", json!({"model": "a", "prompt": "hi", "stream": false})),
         ("/api/generate", json!({"model": "b", "keep_alive": 0})),
@@ -315,6 +327,26 @@ fn every_route_answers_as_described() {
     }
     let described = operations(&document).iter().map(|(method, path, _)| format!("{method} {path}")).collect();
     assert_eq!(asked, described, "every route was asked");
+}
+
+#[test]
+fn streams_that_change_their_model_or_break_off_are_as_described() {
+    let hi = json!([{"role": "user", "content": "hi"}]);
+    let breaks = || Script::BreaksOff(words("one two "), FailureKind::Crashed);
+    let document = document();
+    for (second, part) in [(says("one two three"), "\"from\":"), (breaks(), "\"error\":")] {
+        for (path, body) in [
+            ("/v1/chat/completions", json!({"messages": hi, "stream": true})),
+            ("/v1/completions", json!({"prompt": "hi", "stream": true})),
+            ("/api/chat", json!({"model": "a", "messages": hi})),
+        ] {
+            // A server each: models that broke off are left out for a while.
+            let server = abc([("a", breaks()), ("b", second.clone()), ("c", breaks())]);
+            let reply = server.post(path, &body);
+            assert!(reply.body.contains(part), "{path}: {}", reply.body);
+            check_reply(&document, "post", path, &reply);
+        }
+    }
 }
 
 #[test]
