@@ -56,24 +56,23 @@ pub(super) fn routing() -> Value {
 /// How tokens are drawn. Defaults are told in words, as a model's own come first.
 pub(super) fn sampling() -> Value {
     let repeat = |words: &str| number(0.01, 10, words);
-    let last_n = |words: &str| json!({"type": "integer", "minimum": -1, "description": words});
+    let from_minus_1 = |words: &str| json!({"type": "integer", "minimum": -1, "description": words});
     json!({
         "temperature": number(0, 5, "0 takes the most likely token. Default: the model's, else 0.8."),
         "top_p": number(0, 1, "Keep the fewest tokens that reach this probability. Default: the model's, else 0.95."),
-        "top_k": json!({"type": "integer", "minimum": -1,
-                        "description": "Keep this many tokens; -1 and 0 keep all. Default: the model's, else 40."}),
+        "top_k": from_minus_1("Keep this many tokens; -1 and 0 keep all. Default: the model's, else 40."),
         "min_p": number(0, 1, "Drop tokens less likely than this share of the best one. Default: the model's, else 0.05."),
         "repeat_penalty": repeat("Divides logits of recent tokens. Default: the model's, else 1."),
         "repetition_penalty": repeat("Another name of repeat_penalty; only one may be given."),
-        "penalty_last_n": last_n("Tokens that penalties look at; -1 is all. Default: the model's, else 64."),
-        "repeat_last_n": last_n("Another name of penalty_last_n; only one may be given."),
+        "penalty_last_n": from_minus_1("Tokens that penalties look at; -1 is all. Default: the model's, else 64."),
+        "repeat_last_n": from_minus_1("Another name of penalty_last_n; only one may be given."),
         "frequency_penalty": number(-2, 2, "Subtracted per earlier use of a token. Default: the model's, else 0."),
         "presence_penalty": number(-2, 2, "Subtracted once where a token was used. Default: the model's, else 0."),
         "logit_bias": {
             "type": "object", "maxProperties": 4096, "additionalProperties": number(-100, 100, ""),
             "description": "Added to the logits of the tokens with these ids.",
         },
-        "seed": json!({"type": "integer", "description": "64 bits that make draws repeatable. Default: a fresh one."}),
+        "seed": {"type": "integer", "description": "64 bits that make draws repeatable. Default: a fresh one."},
     })
 }
 
