@@ -19,23 +19,24 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The paths of all routes, as the code has them.
+/// All routes as the code has them, such as `GET /health`.
 fn routes() -> BTreeSet<String> {
     let mut files = Vec::new();
     sources(&repository().join("crates/server/src"), &mut files);
     let texts = files.iter().map(|file| std::fs::read_to_string(file).expect("a source file"));
-    let paths = |text: String| {
-        let found = text.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next().map(|path| path.replace("{*", "{")));
-        found.collect::<Vec<_>>()
+    let route = |rest: &str| {
+        let (path, rest) = rest.split_once("\", ").expect("a path");
+        let (method, _) = rest.split_once('(').expect("a method");
+        format!("{} {}", method.to_uppercase(), path.replace("{*", "{"))
     };
-    texts.flat_map(paths).collect()
+    texts.flat_map(|text| text.split(".route(\"").skip(1).map(route).collect::<Vec<_>>()).collect()
 }
 
 #[test]
 fn the_page_of_the_api_lists_every_route_and_no_other() {
     let page = std::fs::read_to_string(repository().join("docs/api.md")).expect("docs/api.md");
     let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
-    let listed: BTreeSet<String> = rows.filter_map(|row| row.split_once(" /")).map(|(_, path)| format!("/{path}")).collect();
+    let listed: BTreeSet<String> = rows.filter(|row| row.contains(" /")).map(str::to_owned).collect();
     let routes = routes();
     assert!(routes.len() > 20, "{routes:?}");
     assert_eq!(listed, routes);

@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::options::ServeOptions;
-use crate::{chat, completions, dialect, embeddings, guard, messages, models, ollama, page, responses, status, text};
+use crate::{chat, completions, dialect, embeddings, guard, messages, models, ollama, openapi, page, responses, status, text};
 
 /// The state of the server.
 pub(crate) struct App {
@@ -107,6 +107,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/ready", get(status::ready))
         .route("/metrics", get(status::metrics))
         .route("/props", get(status::props))
+        .route("/openapi.json", get(openapi::show))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::one))
         .route("/v1/chat/completions", post(chat::create))

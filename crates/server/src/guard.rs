@@ -22,8 +22,9 @@ use crate::error::ApiError;
 /// Routes that need no key: the page asks for it, and whoever watches a server need not know it.
 const WITHOUT_KEY: [&str; 3] = ["/", "/health", "/ready"];
 
-fn is_open(path: &str) -> bool {
-    WITHOUT_KEY.contains(&path) || path.starts_with("/page/")
+/// Whether a path is answered with the API key only, where there is one.
+pub(crate) fn needs_key(path: &str) -> bool {
+    !(WITHOUT_KEY.contains(&path) || path.starts_with("/page/"))
 }
 
 /// The id of an HTTP request: that of the first submission it makes.
@@ -62,7 +63,7 @@ fn admit(app: &App, request: &Request) -> Result<(), ApiError> {
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", Some("unsupported_media_type"), message));
     }
     match &app.options.api_key {
-        Some(key) if !is_open(request.uri().path()) => {
+        Some(key) if needs_key(request.uri().path()) => {
             let offered = offered_key(headers);
             if offered.is_some_and(|offered| key.is(offered)) {
                 return Ok(());

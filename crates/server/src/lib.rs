@@ -38,6 +38,7 @@ mod models;
 mod narration;
 mod ollama;
 mod openai;
+mod openapi;
 mod options;
 mod page;
 mod patient;

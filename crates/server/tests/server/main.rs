@@ -4,6 +4,7 @@ mod answers;
 mod errors;
 mod inputs;
 mod messages;
+mod openapi;
 mod responses;
 mod safety;
 mod streams;

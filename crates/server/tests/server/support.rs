@@ -199,8 +199,8 @@ impl Worker for FakeWorker {
             said += 1;
             calls |= !delta.tool_calls.is_empty();
             if let Some(top) = request.logprobs {
-                let logprob =
-                    |id: u32| TokenLogprob { token_id: id, logprob: -0.5, top: vec![(id, -0.5), (90, -2.0)][..usize::from(top)].into() };
+                let best = |id: u32| [(id, -0.5), (90, -2.0)].into_iter().take(usize::from(top)).collect();
+                let logprob = |id: u32| TokenLogprob { token_id: id, logprob: -0.5, top: best(id) };
                 delta.logprobs = delta.token_ids.iter().map(|id| logprob(*id)).collect();
             }
             if sink.send(delta).is_break() {
