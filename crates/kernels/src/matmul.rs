@@ -17,10 +17,13 @@ pub(crate) const ROWS_MAX: usize = 8;
 /// Up to so many activation rows reading the weights takes longer than multiplying them.
 const FEW_ROWS: usize = 16;
 
-/// Weight rows of one call of a kernel.
-const CHUNK: usize = 64;
+/// Weight rows of one call of a kernel for one activation row: the fewer, the sooner the result leaves the first level cache.
+const ONE_ROW_CHUNK: usize = 64;
 
-/// The same for many activation rows, which are all read again for each chunk.
+/// The same for a few.
+const FEW_ROWS_CHUNK: usize = 256;
+
+/// The same for many, which are all read again for each chunk.
 const BATCH_CHUNK: usize = 256;
 
 /// Jobs that share one fork and join.
@@ -207,7 +210,11 @@ impl Cpu {
             return;
         }
         let many = m > FEW_ROWS;
-        let chunk_rows = if many { batch_chunk } else { CHUNK };
+        let chunk_rows = match m {
+            1 => ONE_ROW_CHUNK,
+            _ if many => batch_chunk,
+            _ => FEW_ROWS_CHUNK,
+        };
         let next = AtomicUsize::new(0);
         self.pool.run(|worker: usize, n_workers: usize| {
             let mut scratch = self.scratch[worker].lock().unwrap_or_else(|poison| poison.into_inner());

@@ -225,6 +225,7 @@ impl Activations {
     }
 
     /// Row `row` in eight bits with a scale per 256. Meaningful only if `has(Form::Q8K)`.
+    #[inline]
     pub(crate) fn q8k_row(&self, row: usize) -> Q8K<'_> {
         let padded = self.cols.next_multiple_of(PAD);
         Q8K {
