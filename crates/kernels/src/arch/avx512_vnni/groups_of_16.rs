@@ -168,9 +168,11 @@ impl<const M: usize> Dots<M> {
     #[inline]
     unsafe fn add<F: GroupsOf16, const N: usize, const J: usize>(&self, acc: &mut [__m512; M]) {
         prefetch_block(self.blocks, J, N, F::BYTES);
-        // SAFETY: the caller's promise, here and below; a row of SPREAD is 64 bytes.
-        let sums = unsafe { [self.half::<F, J, 0>(), self.half::<F, J, 1>()] };
-        let spread = unsafe { _mm512_loadu_si512(SPREAD[J].as_ptr().cast()) };
+        // SAFETY: the caller's promise; a row of SPREAD is 64 bytes.
+        let (sums, spread) = unsafe {
+            let sums = [self.half::<F, J, 0>(), self.half::<F, J, 1>()];
+            (sums, _mm512_loadu_si512(SPREAD[J].as_ptr().cast()))
+        };
         for (i, acc) in acc.iter_mut().enumerate() {
             let words = _mm512_packs_epi32(sums[0][i], sums[1][i]);
             let sums = dpwssd(_mm512_setzero_si512(), words, _mm512_permutexvar_epi16(spread, self.scaled[i]));
