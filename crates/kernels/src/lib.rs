@@ -27,7 +27,7 @@ pub use activation::Activation;
 pub use blocks::DType;
 pub use isa::Isa;
 pub use matmul::{LinearJob, Matrix, ShapeError};
-pub use quantize::Activations;
+pub use quantize::{Activations, Work};
 
 use matmul::Scratch;
 use ops::Ops;
@@ -74,7 +74,7 @@ impl Cpu {
     pub fn quantize(&self, acts: &mut Activations, m: usize, k: usize, dtypes: impl Iterator<Item = DType>) {
         assert!(m <= acts.rows() && k == acts.cols(), "{m} x {k} of {} x {}", acts.rows(), acts.cols());
         for dtype in dtypes {
-            let form = self.table.kernels(dtype).form(m);
+            let form = self.table.kernels(dtype).for_rows(m, acts.work()).form;
             if acts.has(form) {
                 continue;
             }

@@ -136,7 +136,7 @@ impl Cpu {
             let [first, _] = &mut scratch.products;
             first.start(kernels, &weight, range.clone(), acts, m, &mut scratch.panel);
             for rows in blocks_of_rows(m) {
-                let tile = first.rows(kernels, &weight, range.clone(), acts, m, rows.clone());
+                let tile = first.rows(kernels, &weight, range.clone(), acts, rows.clone());
                 for (i, tile) in rows.zip(tile.chunks_exact(range.len())) {
                     // SAFETY: chunks do not overlap, so nobody else has columns `range` of this job's `out`; `product`
                     // checked that it has `m` rows of `weight.rows()` columns.
@@ -168,8 +168,8 @@ impl Cpu {
             gates.start(gate_kernels, &gate, range.clone(), acts, m, &mut scratch.panel);
             ups.start(up_kernels, &up, range.clone(), acts, m, &mut scratch.panel);
             for rows in blocks_of_rows(m) {
-                let gates = gates.rows(gate_kernels, &gate, range.clone(), acts, m, rows.clone());
-                let ups = ups.rows(up_kernels, &up, range.clone(), acts, m, rows.clone());
+                let gates = gates.rows(gate_kernels, &gate, range.clone(), acts, rows.clone());
+                let ups = ups.rows(up_kernels, &up, range.clone(), acts, rows.clone());
                 let tiles = gates.chunks_exact(range.len()).zip(ups.chunks_exact(range.len()));
                 for (i, (gate, up)) in rows.zip(tiles) {
                     // SAFETY: chunks do not overlap, so nobody else has columns `range`; `out` is (m, n), as asserted.
@@ -197,8 +197,8 @@ impl Cpu {
 
     fn check(&self, acts: &Activations, m: usize, weight: &Matrix<'_>) -> Kernels {
         assert!(weight.cols == acts.cols(), "{} columns for {} activations", weight.cols, acts.cols());
-        let kernels = self.table.kernels(weight.dtype);
-        assert!(acts.has(kernels.form(m)), "not quantized for {}", weight.dtype.name());
+        let kernels = self.table.kernels(weight.dtype).for_rows(m, acts.work());
+        assert!(acts.has(kernels.form), "not quantized for {}", weight.dtype.name());
         kernels
     }
 
@@ -319,25 +319,17 @@ impl Products {
         m: usize,
         panel: &mut Aligned<u16>,
     ) {
-        if let Some(batch) = kernels.batch(m) {
+        if let Some(batch) = kernels.batch {
             // SAFETY: the kernels come from the table of an `Isa`, and those exist only if the machine has them.
             unsafe { (batch.run)(weight.dtype, weight.bytes(range), weight.cols, acts, m, panel, &mut self.sums) };
         }
     }
 
     /// `x_i · w_r` for activation rows `rows`, which start at a multiple of [`BATCH_ROWS`], and weight rows `range`.
-    fn rows(
-        &mut self,
-        kernels: Kernels,
-        weight: &Matrix<'_>,
-        range: Range<usize>,
-        acts: &Activations,
-        m: usize,
-        rows: Range<usize>,
-    ) -> &[f32] {
+    fn rows(&mut self, kernels: Kernels, weight: &Matrix<'_>, range: Range<usize>, acts: &Activations, rows: Range<usize>) -> &[f32] {
         let n = range.len();
         let tile = self.tile.at_least(rows.len() * n);
-        if let Some(batch) = kernels.batch(m) {
+        if let Some(batch) = kernels.batch {
             // SAFETY: the kernels come from the table of an `Isa`, and those exist only if the machine has them.
             unsafe { (batch.unpack)(&self.sums, rows.start, n, tile) };
             return tile;

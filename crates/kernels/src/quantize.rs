@@ -32,6 +32,16 @@ impl Form {
     }
 }
 
+/// What rows of activations are, where there are kernels to choose from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Work {
+    /// Of prompts. The kernels for many rows, which round less, are taken as soon as they are about as fast.
+    #[default]
+    Prompt,
+    /// One each of several sequences. They are rounded as a row alone is, for as long as that is faster.
+    Decode,
+}
+
 /// Columns of [`Form::Bf16`] that are stored, and multiplied, together.
 pub(crate) const BF16_SLICE: usize = 512;
 
@@ -49,6 +59,7 @@ pub struct Activations {
     max_cols: usize,
     rows: usize,
     cols: usize,
+    work: Work,
     forms: u8,
     f32: Aligned<f32>,
     q8: Q8Buffers,
@@ -131,6 +142,7 @@ impl Activations {
             max_cols,
             rows: 0,
             cols: 0,
+            work: Work::default(),
             forms: 0,
             f32: Aligned::zeroed(max_rows * max_cols),
             q8: Q8Buffers {
@@ -153,6 +165,12 @@ impl Activations {
             },
             bf16: [0, 1].map(|_| Aligned::zeroed(max_rows.next_multiple_of(32) * max_cols.next_multiple_of(BF16_SLICE))),
         }
+    }
+
+    /// Tells what the rows are that are filled from now on. What was quantized before is forgotten.
+    pub fn set_work(&mut self, work: Work) {
+        self.work = work;
+        self.forms = Form::F32.bits();
     }
 
     /// The rows to fill, (rows, cols) without gaps. What was quantized before is forgotten.
@@ -178,7 +196,7 @@ impl Activations {
     /// the kernels of `isa` read for so many.
     pub fn bytes_used(isa: Isa, max_rows: usize, max_cols: usize, dtypes: impl Iterator<Item = DType>) -> usize {
         let table = KernelTable::of(isa);
-        let forms = dtypes.fold(0, |forms, dtype| forms | table.kernels(dtype).form(max_rows).bits());
+        let forms = dtypes.fold(0, |forms, dtype| forms | table.kernels(dtype).for_rows(max_rows, Work::Prompt).form.bits());
         let padded = max_rows * max_cols.next_multiple_of(PAD);
         let bf16 = max_rows.next_multiple_of(32) * max_cols.next_multiple_of(BF16_SLICE) * size_of::<u16>();
         let sizes = [
@@ -195,6 +213,10 @@ impl Activations {
         ];
         let used = sizes.iter().filter(|(form, _)| forms & 1 << *form as u8 != 0).map(|(_, bytes)| bytes);
         max_rows * max_cols * size_of::<f32>() + used.sum::<usize>()
+    }
+
+    pub(crate) fn work(&self) -> Work {
+        self.work
     }
 
     pub(crate) fn rows(&self) -> usize {

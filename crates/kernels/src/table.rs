@@ -6,7 +6,7 @@ use crate::aligned::Aligned;
 use crate::arch::{amx, avx2, avx512_vnni};
 use crate::blocks::DType;
 use crate::isa::{Isa, Tier};
-use crate::quantize::{Activations, Form};
+use crate::quantize::{Activations, Form, Work};
 use crate::scalar;
 use std::ops::Range;
 
@@ -35,6 +35,8 @@ pub(crate) type RunBatch = unsafe fn(DType, &[u8], usize, &Activations, usize, &
 pub(crate) struct Batch {
     /// Worth it from here on.
     pub(crate) min_rows: usize,
+    /// The same where rows are of [`Work::Decode`].
+    pub(crate) min_decode_rows: usize,
     /// How it wants the activations.
     pub(crate) form: Form,
     pub(crate) run: RunBatch,
@@ -52,20 +54,22 @@ pub(crate) const BATCH_ROWS: usize = 32;
 /// The kernels of one format in one instruction set.
 #[derive(Clone, Copy)]
 pub(crate) struct Kernels {
+    /// How the kernel wants the activations.
     pub(crate) form: Form,
     pub(crate) dot_rows: DotRows,
     pub(crate) batch: Option<Batch>,
 }
 
 impl Kernels {
-    /// The kernel for `m` activation rows, if it is one for many.
-    pub(crate) fn batch(&self, m: usize) -> Option<Batch> {
-        self.batch.filter(|batch| m >= batch.min_rows)
-    }
-
-    /// How the kernel for `m` activation rows wants them.
-    pub(crate) fn form(&self, m: usize) -> Form {
-        self.batch(m).map_or(self.form, |batch| batch.form)
+    /// The same, with the batch kernel only if it is the one for `m` activation rows.
+    pub(crate) fn for_rows(self, m: usize, work: Work) -> Self {
+        let batch = self.batch.filter(|batch| {
+            m >= match work {
+                Work::Prompt => batch.min_rows,
+                Work::Decode => batch.min_decode_rows,
+            }
+        });
+        Self { batch, form: batch.map_or(self.form, |batch| batch.form), ..self }
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod support;
 
-use downshift_kernels::{Activation, Activations, Cpu, DType, Isa, LinearJob, Matrix};
+use downshift_kernels::{Activation, Activations, Cpu, DType, Isa, LinearJob, Matrix, Work};
 use support::Random;
 
 struct Case {
@@ -118,6 +118,36 @@ fn random_shapes_are_within_their_bound() {
             let (m, n) = (1 + random.below(50), 1 + random.below(150));
             let cpu = Cpu::new(*isa, 1 + random.below(3));
             check(&cpu, &Case::new(&mut random, dtype, m, n, k));
+        }
+    }
+}
+
+#[test]
+fn rows_of_decode_are_rounded_as_each_of_them_alone() {
+    for isa in Isa::available() {
+        let cpu = Cpu::new(*isa, 2);
+        let mut random = Random::new(6);
+        for dtype in [DType::Q4_K, DType::Q5_K, DType::Q6_K, DType::Q3_K, DType::Q2_K, DType::Q8_0, DType::Q4_0] {
+            for m in 2..=11 {
+                let (n, k) = (37, 256 * (1 + m % 5));
+                let case = Case::new(&mut random, dtype, m, n, k);
+                let product = |x: &[f32]| {
+                    let m = x.len() / k;
+                    let mut acts = Activations::new(m, k);
+                    acts.set_work(Work::Decode);
+                    acts.f32_mut(m, k).copy_from_slice(x);
+                    cpu.quantize(&mut acts, m, k, [dtype].into_iter());
+                    let mut out = vec![f32::NAN; m * n];
+                    let job = LinearJob { weight: case.matrix(), bias: None, out: &mut out, out_stride: n, accumulate: false };
+                    cpu.linear(&acts, m, &mut [job]);
+                    out
+                };
+                let alone = case.x.chunks(k).flat_map(product).collect::<Vec<_>>();
+                let size = alone.iter().fold(0f32, |size, y| size.max(y.abs()));
+                for (together, alone) in product(&case.x).iter().zip(&alone) {
+                    assert!((together - alone).abs() < 2e-6 * size, "{} {} m {m}: {together} {alone}", isa.name(), dtype.name());
+                }
+            }
         }
     }
 }

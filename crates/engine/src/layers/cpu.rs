@@ -3,7 +3,7 @@
 use downshift_kernels::attention::{AttnParams, AttnScratch, AttnSeq};
 use downshift_kernels::kv::{KV_BLOCK, KvLayer, KvLayerMut, KvLayout, KvType as KvStorage};
 use downshift_kernels::rope::Rope;
-use downshift_kernels::{Activation, Activations, Cpu, DType, Isa, LinearJob, pool};
+use downshift_kernels::{Activation, Activations, Cpu, DType, Isa, LinearJob, Work, pool};
 use downshift_worker::KvType;
 use memmap2::MmapMut;
 
@@ -170,6 +170,9 @@ impl Loader for CpuArm {
 impl Arm for CpuArm {
     fn embed(&mut self, embedding: &HostMatrix, batch: &Batch) -> Result<(), Error> {
         self.rows = batch.len();
+        let work = if batch.is_decode() { Work::Decode } else { Work::Prompt };
+        self.normed.set_work(work);
+        self.mixed.set_work(work);
         let weight = embedding.view();
         for (row, &id) in self.residual.chunks_exact_mut(self.config.hidden_size).zip(batch.token_ids()) {
             self.cpu.dequantize_row(&weight, id as usize, row);

@@ -54,6 +54,11 @@ impl Batch {
         self.token_ids.is_empty()
     }
 
+    /// Whether every row is of another sequence, as in decode.
+    pub fn is_decode(&self) -> bool {
+        self.segments.len() == self.len()
+    }
+
     /// The token of each row.
     pub fn token_ids(&self) -> &[u32] {
         &self.token_ids

@@ -24,7 +24,7 @@ const MIN_ROWS: usize = 12;
 
 /// The batch kernel for weights of this type.
 pub(super) fn batch(dtype: DType) -> Option<Batch> {
-    layout(dtype, UNSIGNED).map(|_| Batch { min_rows: MIN_ROWS, form: Form::Q8, run, unpack })
+    layout(dtype, UNSIGNED).map(|_| Batch { min_rows: MIN_ROWS, min_decode_rows: MIN_ROWS, form: Form::Q8, run, unpack })
 }
 
 /// As [`Batch::run`]; `sums` is (activation row, weight row), weight rows padded to whole panels.
