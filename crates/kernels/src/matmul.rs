@@ -20,8 +20,8 @@ const FEW_ROWS: usize = 16;
 /// Weight rows of one call of a kernel for one activation row: the fewer, the sooner the result leaves the first level cache.
 const ONE_ROW_CHUNK: usize = 64;
 
-/// The same for a few.
-const FEW_ROWS_CHUNK: usize = 256;
+/// The same for a few, where multiplying counts as well and calls are to be few.
+const FEW_ROWS_CHUNK: usize = 1024;
 
 /// The same for many, which are all read again for each chunk.
 const BATCH_CHUNK: usize = 256;
