@@ -13,8 +13,9 @@ use crate::model_config::ModelConfig;
 use crate::models::{AttentionBlock, Batch, Linear, Mlp};
 use crate::weights::{Gguf, HostMatrix};
 
-/// Rows of one step. More win nothing: the kernels' tiles are full long before.
-const MAX_ROWS: usize = 512;
+/// Rows of one step. Twice as many would gain a twelfth in prefill, and cost as much scratch again, most of which the time that a
+/// step may take would leave untouched.
+const MAX_ROWS: usize = 256;
 
 /// Rows of logits computed together; bounds the scratch of large vocabularies.
 const LOGITS_ROWS: usize = 16;
