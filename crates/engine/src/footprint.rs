@@ -12,7 +12,7 @@ use crate::weights::Gguf;
 const RUNTIME_BYTES: u64 = 2 << 20;
 
 /// Pages of the program itself that a worker uses, measured on Linux x86-64.
-pub(crate) const PROGRAM_BYTES: u64 = 8 << 20;
+pub(crate) const PROGRAM_BYTES: u64 = 10_500 << 10;
 
 /// Bytes by component for the CPU; `kv_type` is how keys and values will be stored.
 pub(crate) fn predict(gguf: &Gguf, config: &ModelConfig, kv_type: KvType) -> Footprint {
