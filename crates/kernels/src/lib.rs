@@ -1,6 +1,7 @@
 //! CPU kernels on plain slices, picked at run time.
 //!
-//! [`Cpu`] owns a table of kernels and the workers that run them; products are in `matmul.rs`, their input in `quantize.rs`.
+//! [`Cpu`] owns a table of kernels and the workers that run them; products are in `matmul.rs`, their input in
+//! `quantize.rs`, and how workers share them in `split.rs`.
 //! What a format means is written once, in `scalar/`; `arch/` has the fast versions of it.
 //! Does not own files, models or devices.
 #![allow(unsafe_code, reason = "SIMD and disjoint writes by several workers live here; every block is argued")]
@@ -21,6 +22,7 @@ mod quantize;
 pub mod rope;
 mod scalar;
 pub mod softmax;
+mod split;
 mod table;
 
 pub use activation::Activation;
@@ -31,7 +33,7 @@ pub use quantize::{Activations, Work};
 
 use matmul::Scratch;
 use ops::Ops;
-use pool::Pool;
+use pool::{Pool, Shares};
 use std::sync::Mutex;
 use table::KernelTable;
 
@@ -45,13 +47,16 @@ pub struct Cpu {
     ops: Ops,
     pool: Pool,
     scratch: Vec<Mutex<Scratch>>,
+    /// Of the job that runs.
+    shares: Mutex<Shares>,
 }
 
 impl Cpu {
     /// Kernels of `isa` on `threads` workers (at least one), the calling thread included.
     pub fn new(isa: Isa, threads: usize) -> Self {
         let pool = Pool::new(threads);
-        Self { isa, table: KernelTable::of(isa), ops: Ops::of(isa), scratch: (0..pool.threads()).map(|_| Mutex::default()).collect(), pool }
+        let scratch = (0..pool.threads()).map(|_| Mutex::default()).collect();
+        Self { isa, table: KernelTable::of(isa), ops: Ops::of(isa), scratch, shares: Mutex::new(Shares::new(pool.threads())), pool }
     }
 
     /// The instruction set in use.

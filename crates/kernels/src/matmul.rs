@@ -9,21 +9,11 @@ use crate::quantize::Activations;
 use crate::table::{BATCH_ROWS, Kernels};
 use std::fmt;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The most activation rows that one call of a `DotRows` kernel takes.
 pub(crate) const ROWS_MAX: usize = 8;
 
-/// Up to so many activation rows reading the weights takes longer than multiplying them.
-const FEW_ROWS: usize = 16;
-
-/// Weight rows of one call of a kernel for one activation row: the fewer, the sooner the result leaves the first level cache.
-const ONE_ROW_CHUNK: usize = 64;
-
-/// The same for a few, where multiplying counts as well and calls are to be few.
-const FEW_ROWS_CHUNK: usize = 1024;
-
-/// The same for many, which are all read again for each chunk.
+/// Weight rows of one call of a kernel for many activation rows.
 const BATCH_CHUNK: usize = 256;
 
 /// Jobs that share one fork and join.
@@ -84,6 +74,11 @@ impl<'a> Matrix<'a> {
     /// Inputs of the product.
     pub fn cols(&self) -> usize {
         self.cols
+    }
+
+    /// Bytes of all rows.
+    pub(crate) fn n_bytes(&self) -> usize {
+        self.data.len()
     }
 
     /// Row `row`. Panics if there is no such row.
@@ -201,59 +196,6 @@ impl Cpu {
         assert!(acts.has(kernels.form), "not quantized for {}", weight.dtype.name());
         kernels
     }
-
-    /// Calls `f(weight_idx, rows, scratch)` until every row of every weight has been in exactly one call.
-    /// Few activation rows: memory is what counts, and each worker gets one contiguous share of the bytes, since dynamic chunks
-    /// cost 7-12% there. Many: chunks are taken as workers become free.
-    fn split(&self, m: usize, batch_chunk: usize, weights: &[Option<Matrix<'_>>], f: impl Fn(usize, Range<usize>, &mut Scratch) + Sync) {
-        if m == 0 {
-            return;
-        }
-        let many = m > FEW_ROWS;
-        let chunk_rows = match m {
-            1 => ONE_ROW_CHUNK,
-            _ if many => batch_chunk,
-            _ => FEW_ROWS_CHUNK,
-        };
-        let next = AtomicUsize::new(0);
-        self.pool.run(|worker: usize, n_workers: usize| {
-            let mut scratch = self.scratch[worker].lock().unwrap_or_else(|poison| poison.into_inner());
-            let total: usize = weights.iter().flatten().map(|w| w.data.len()).sum();
-            let mut first = 0;
-            let mut chunk = if many { next.fetch_add(1, Ordering::Relaxed) } else { 0 };
-            for (idx, weight) in weights.iter().flatten().enumerate() {
-                if many {
-                    let n_chunks = weight.rows.div_ceil(chunk_rows);
-                    while chunk < first + n_chunks {
-                        let start = (chunk - first) * chunk_rows;
-                        f(idx, start..weight.rows.min(start + chunk_rows), &mut scratch);
-                        chunk = next.fetch_add(1, Ordering::Relaxed);
-                    }
-                    first += n_chunks;
-                } else {
-                    let bound = |worker: usize| share(total, worker, n_workers, first, weight);
-                    let (mut start, end) = (bound(worker), bound(worker + 1));
-                    while start < end {
-                        let stop = end.min(start + chunk_rows);
-                        f(idx, start..stop, &mut scratch);
-                        start = stop;
-                    }
-                    first += weight.data.len();
-                }
-            }
-        });
-    }
-}
-
-/// The first row of `weight`, whose bytes come after `before` others, of the share of `worker`: shares are of equal bytes, but
-/// begin at multiples of 16 rows, so that two workers do not write to one cache line.
-fn share(total: usize, worker: usize, n_workers: usize, before: usize, weight: &Matrix<'_>) -> usize {
-    if worker == n_workers || weight.row_bytes == 0 {
-        return if worker == n_workers { weight.rows } else { 0 };
-    }
-    let bytes = (total as u128 * worker as u128 / n_workers as u128) as usize;
-    let row = bytes.saturating_sub(before) / weight.row_bytes;
-    row.next_multiple_of(16).min(weight.rows)
 }
 
 /// What workers need of a [`LinearJob`].

@@ -7,9 +7,12 @@
 
 #![allow(unsafe_code)]
 
+mod share;
+
+pub use share::{Chunks, Shares, share};
+
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError};
@@ -349,38 +352,6 @@ impl Pace {
         }
         (self.busy, self.waited) = (Duration::ZERO, Duration::ZERO);
     }
-}
-
-/// Hands out `0..total` in ranges of `size`, each once, to whichever worker asks: for cores of uneven speed.
-pub struct Chunks {
-    next: Line<AtomicUsize>,
-    total: usize,
-    size: usize,
-}
-
-impl Chunks {
-    /// Ranges of `size` items (at least 1), the last one shorter.
-    pub fn new(total: usize, size: usize) -> Self {
-        Self { next: Line(AtomicUsize::new(0)), total, size: size.max(1) }
-    }
-
-    /// The next range, or `None` when all are taken.
-    pub fn take(&self) -> Option<Range<usize>> {
-        // A load first, so that asking again after the end cannot wrap the counter.
-        if self.next.0.load(Ordering::Relaxed) >= self.total {
-            return None;
-        }
-        let start = self.next.0.fetch_add(self.size, Ordering::Relaxed);
-        (start < self.total).then(|| start..self.total.min(start + self.size))
-    }
-}
-
-/// The contiguous part of `0..total` that is `worker`'s when `n_workers` share evenly, in multiples of `unit` except
-/// at the end.
-pub fn share(total: usize, unit: usize, worker: usize, n_workers: usize) -> Range<usize> {
-    let units = total.div_ceil(unit);
-    let at = |w: usize| (units * w / n_workers * unit).min(total);
-    at(worker)..at(worker + 1)
 }
 
 /// Threads to use by default: what affinity and the cgroup's quota allow.

@@ -43,6 +43,7 @@ unsafe fn run(dtype: DType, w: &[u8], k: usize, acts: &Activations, m: usize, bu
     let slice_bytes = SLICE / dtype.block_len() * dtype.block_bytes();
     let mut panel = Panel::<ROWS>::new();
     let mut quants = [[0; SLICE]; ROWS];
+    let n_tiles = m.div_ceil(COLS);
     for (p, rows) in w.chunks(ROWS * row_bytes).enumerate() {
         for slice in 0..k.div_ceil(SLICE) {
             let bytes = slice * slice_bytes..row_bytes.min((slice + 1) * slice_bytes);
@@ -51,9 +52,12 @@ unsafe fn run(dtype: DType, w: &[u8], k: usize, acts: &Activations, m: usize, bu
             }
             transpose(&quants, &mut panel.quants);
             let groups = SLICE.min(k - slice * SLICE) / 32;
-            for i in (0..m).step_by(COLS) {
+            let next = if bytes.end < row_bytes { &rows[bytes.end..] } else { &w[w.len().min((p + 1) * ROWS * row_bytes)..] };
+            let ahead = Ahead { rows: next, row_bytes, slice_bytes };
+            for tile in 0..n_tiles {
+                ahead.prefetch(tile, n_tiles);
                 // The last tile ends with the last row, and may begin with some that were in the one before.
-                let (i, skip) = if i + COLS <= m { (i, 0) } else { (m - COLS, i + COLS - m) };
+                let (i, skip) = if (tile + 1) * COLS <= m { (tile * COLS, 0) } else { (m - COLS, (tile + 1) * COLS - m) };
                 let at = Place { start: slice * SLICE / 32, groups, i, skip, r: p * ROWS, stride };
                 let x = Rows::new(acts, i, at.start + groups, starts, n_starts);
                 // SAFETY: the features are this function's; there are as many groups in a slice, and `x` has them.
@@ -65,6 +69,28 @@ unsafe fn run(dtype: DType, w: &[u8], k: usize, acts: &Activations, m: usize, bu
                         (_, _) => groups_of_32::<false>(&panel, &x, at, sums),
                     }
                 }
+            }
+        }
+    }
+}
+
+/// The part of the weights that is expanded next: the first `slice_bytes` of each row of a panel, from the start of `rows` on.
+struct Ahead<'a> {
+    rows: &'a [u8],
+    row_bytes: usize,
+    slice_bytes: usize,
+}
+
+impl Ahead<'_> {
+    /// Fetches the share of tile `tile` of `n_tiles` into the second level cache. Rows are far apart, which no processor foresees.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+    #[inline]
+    fn prefetch(&self, tile: usize, n_tiles: usize) {
+        let lines = self.slice_bytes.div_ceil(64) + 1;
+        for line in ROWS * lines * tile / n_tiles..ROWS * lines * (tile + 1) / n_tiles {
+            let at = line / lines * self.row_bytes + line % lines * 64;
+            if at < self.rows.len() {
+                _mm_prefetch::<_MM_HINT_T1>(self.rows.as_ptr().wrapping_add(at).cast());
             }
         }
     }
