@@ -6,7 +6,7 @@ use crate::activation::Activation;
 use crate::aligned::Aligned;
 use crate::blocks::DType;
 use crate::quantize::Activations;
-use crate::table::{BATCH_ROWS, Kernels};
+use crate::table::{BATCH_ROWS, Batch, Kernels, Sums};
 use std::fmt;
 use std::ops::Range;
 
@@ -132,7 +132,7 @@ impl Cpu {
             first.start(kernels, &weight, range.clone(), acts, m, &mut scratch.panel);
             for rows in blocks_of_rows(m) {
                 let tile = first.rows(kernels, &weight, range.clone(), acts, rows.clone());
-                for (i, tile) in rows.zip(tile.chunks_exact(range.len())) {
+                for (i, tile) in rows.zip(tile.rows()) {
                     // SAFETY: chunks do not overlap, so nobody else has columns `range` of this job's `out`; `product`
                     // checked that it has `m` rows of `weight.rows()` columns.
                     let out = unsafe { out.row(i, range.clone()) };
@@ -165,8 +165,7 @@ impl Cpu {
             for rows in blocks_of_rows(m) {
                 let gates = gates.rows(gate_kernels, &gate, range.clone(), acts, rows.clone());
                 let ups = ups.rows(up_kernels, &up, range.clone(), acts, rows.clone());
-                let tiles = gates.chunks_exact(range.len()).zip(ups.chunks_exact(range.len()));
-                for (i, (gate, up)) in rows.zip(tiles) {
+                for (i, (gate, up)) in rows.zip(gates.rows().zip(ups.rows())) {
                     // SAFETY: chunks do not overlap, so nobody else has columns `range`; `out` is (m, n), as asserted.
                     let out = unsafe { out.row(i, range.clone()) };
                     self.ops.gated(act, gate, up, out);
@@ -268,20 +267,42 @@ impl Products {
     }
 
     /// `x_i · w_r` for activation rows `rows`, which start at a multiple of [`BATCH_ROWS`], and weight rows `range`.
-    fn rows(&mut self, kernels: Kernels, weight: &Matrix<'_>, range: Range<usize>, acts: &Activations, rows: Range<usize>) -> &[f32] {
+    fn rows(&mut self, kernels: Kernels, weight: &Matrix<'_>, range: Range<usize>, acts: &Activations, rows: Range<usize>) -> Tile<'_> {
         let n = range.len();
+        let unpack = match kernels.batch {
+            Some(Batch { sums: Sums::Rows(multiple), .. }) => {
+                let stride = n.next_multiple_of(multiple);
+                return Tile { sums: &self.sums[rows.start * stride..rows.end * stride], stride, n };
+            }
+            Some(Batch { sums: Sums::Tiles(unpack), .. }) => Some(unpack),
+            None => None,
+        };
         let tile = self.tile.at_least(rows.len() * n);
-        if let Some(batch) = kernels.batch {
+        if let Some(unpack) = unpack {
             // SAFETY: the kernels come from the table of an `Isa`, and those exist only if the machine has them.
-            unsafe { (batch.unpack)(&self.sums, rows.start, n, tile) };
-            return tile;
+            unsafe { unpack(&self.sums, rows.start, n, tile) };
+        } else {
+            let w = weight.bytes(range);
+            for (start, tile) in rows.clone().step_by(ROWS_MAX).zip(tile.chunks_mut(ROWS_MAX * n)) {
+                let rows = start..rows.end.min(start + ROWS_MAX);
+                // SAFETY: as above.
+                unsafe { (kernels.dot_rows)(weight.dtype, w, weight.cols, acts, rows, tile) };
+            }
         }
-        let w = weight.bytes(range);
-        for (start, tile) in rows.clone().step_by(ROWS_MAX).zip(tile.chunks_mut(ROWS_MAX * n)) {
-            let rows = start..rows.end.min(start + ROWS_MAX);
-            // SAFETY: as above.
-            unsafe { (kernels.dot_rows)(weight.dtype, w, weight.cols, acts, rows, tile) };
-        }
-        tile
+        Tile { sums: tile, stride: n, n }
+    }
+}
+
+/// Products of some activation rows with `n` weight rows.
+struct Tile<'a> {
+    sums: &'a [f32],
+    stride: usize,
+    n: usize,
+}
+
+impl<'a> Tile<'a> {
+    /// Those of each activation row.
+    fn rows(self) -> impl Iterator<Item = &'a [f32]> {
+        self.sums.chunks_exact(self.stride).map(move |row| &row[..self.n])
     }
 }

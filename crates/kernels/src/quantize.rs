@@ -73,6 +73,7 @@ struct Q8Buffers {
     d: Aligned<f32>,
     sums: Aligned<f32>,
     sums16: Aligned<f32>,
+    totals16: Aligned<i32>,
 }
 
 struct Q8KBuffers {
@@ -101,6 +102,28 @@ pub(crate) struct Q8<'a> {
     pub(crate) sums: &'a [f32],
     /// The same, per 16.
     pub(crate) sums16: &'a [f32],
+    /// The sum of the quants, per 16.
+    pub(crate) totals16: &'a [i32],
+}
+
+/// A row of [`Q8`] to fill.
+pub(crate) struct Q8Mut<'a> {
+    pub(crate) qs: &'a mut [i8],
+    pub(crate) d: &'a mut [f32],
+    pub(crate) sums: &'a mut [f32],
+    pub(crate) sums16: &'a mut [f32],
+    pub(crate) totals16: &'a mut [i32],
+}
+
+impl Q8Mut<'_> {
+    /// Fills all that follows from the sums of the quants in the halves of group `g` of 32, whose `d` is there.
+    #[inline(always)]
+    pub(crate) fn set_totals(&mut self, g: usize, totals: [i32; 2]) {
+        let sums = totals.map(|total| self.d[g] * total as f32);
+        self.totals16[2 * g..2 * g + 2].copy_from_slice(&totals);
+        self.sums16[2 * g..2 * g + 2].copy_from_slice(&sums);
+        self.sums[g] = sums[0] + sums[1];
+    }
 }
 
 /// A row `x` in eight bits: `x[i] = d[i / 256] * multipliers[i / 32] * q[i]`, `|q| <= 127`, multipliers in 1..=63, so that
@@ -150,6 +173,7 @@ impl Activations {
                 d: Aligned::zeroed(padded / 32),
                 sums: Aligned::zeroed(padded / 32),
                 sums16: Aligned::zeroed(padded / 16),
+                totals16: Aligned::zeroed(padded / 16),
             },
             q8k: Q8KBuffers {
                 qs: Aligned::zeroed(padded),
@@ -200,7 +224,7 @@ impl Activations {
         let padded = max_rows * max_cols.next_multiple_of(PAD);
         let bf16 = max_rows.next_multiple_of(32) * max_cols.next_multiple_of(BF16_SLICE) * size_of::<u16>();
         let sizes = [
-            (Form::Q8, padded + (padded / 32 * 2 + padded / 16) * size_of::<f32>()),
+            (Form::Q8, padded + (padded / 32 * 2 + padded / 16 * 2) * size_of::<f32>()),
             (
                 Form::Q8K,
                 4 * padded
@@ -243,6 +267,7 @@ impl Activations {
             d: &self.q8.d[row * padded / 32..][..padded / 32],
             sums: &self.q8.sums[row * padded / 32..][..padded / 32],
             sums16: &self.q8.sums16[row * padded / 16..][..padded / 16],
+            totals16: &self.q8.totals16[row * padded / 16..][..padded / 16],
         }
     }
 
@@ -317,32 +342,42 @@ impl Activations {
     /// Always inlined, here and below, so that an instruction set's function around it compiles it for that set.
     #[inline(always)]
     unsafe fn quantize_q8(&self, rows: Range<usize>) {
-        let padded = self.cols.next_multiple_of(PAD);
         for row in rows {
             let x = self.f32_row(row);
-            let whole = row * padded..(row + 1) * padded;
-            let groups = whole.start / 32..whole.end / 32;
             // SAFETY: the caller's promise.
-            let (qs, d, sums, sums16) = unsafe {
-                (
-                    self.q8.qs.shared_mut(whole.clone()),
-                    self.q8.d.shared_mut(groups.clone()),
-                    self.q8.sums.shared_mut(groups),
-                    self.q8.sums16.shared_mut(whole.start / 16..whole.end / 16),
-                )
-            };
-            let sums = sums.iter_mut().zip(sums16.as_chunks_mut::<2>().0);
-            for (g, (d, (sum, sums16))) in d.iter_mut().zip(sums).enumerate() {
+            let mut out = unsafe { self.q8_row_mut(row) };
+            for g in 0..out.d.len() {
                 let x = group(x, g);
                 let max = max_abs(&x);
                 let q = quants(&x, 127.0 / max);
-                *d = max / 127.0;
-                let half = |q: &[i8]| *d * q.iter().map(|q| i32::from(*q)).sum::<i32>() as f32;
-                *sums16 = [half(&q[..16]), half(&q[16..])];
-                *sum = sums16[0] + sums16[1];
+                out.d[g] = max / 127.0;
+                let total = |q: &[i8]| q.iter().map(|q| i32::from(*q)).sum::<i32>();
+                let totals = [total(&q[..16]), total(&q[16..])];
+                out.set_totals(g, totals);
                 let at = g / 4 * 128 + g % 4 * 16;
-                qs[at..at + 16].copy_from_slice(&q[..16]);
-                qs[at + 64..at + 80].copy_from_slice(&q[16..]);
+                out.qs[at..at + 16].copy_from_slice(&q[..16]);
+                out.qs[at + 64..at + 80].copy_from_slice(&q[16..]);
+            }
+        }
+    }
+
+    /// Where the form [`Q8`] of row `row` goes.
+    ///
+    /// # Safety
+    /// Nobody else reads or writes that form of this row.
+    #[inline(always)]
+    #[allow(clippy::mut_from_ref, reason = "that is its purpose; the caller answers for it")]
+    pub(crate) unsafe fn q8_row_mut(&self, row: usize) -> Q8Mut<'_> {
+        let padded = self.cols.next_multiple_of(PAD);
+        let per = |n: usize| row * padded / n..(row + 1) * padded / n;
+        // SAFETY: the caller's promise.
+        unsafe {
+            Q8Mut {
+                qs: self.q8.qs.shared_mut(per(1)),
+                d: self.q8.d.shared_mut(per(32)),
+                sums: self.q8.sums.shared_mut(per(32)),
+                sums16: self.q8.sums16.shared_mut(per(16)),
+                totals16: self.q8.totals16.shared_mut(per(16)),
             }
         }
     }
@@ -513,7 +548,7 @@ mod tests {
                     let size = [1e-3, 1.0, 0.0, 40.0, 1e4][i / 32 % 5];
                     *x = size * ((i * 7919 % 1000) as f32 / 500.0 - 1.0);
                 }
-                Cpu::new(isa, 1).quantize(&mut acts, 3, k, [DType::Q4_K].into_iter());
+                Cpu::new(isa, 1).quantize(&mut acts, 3, k, [DType::Q4_K, DType::Q8_0].into_iter());
                 acts
             };
             let isas: Vec<Isa> = Isa::available().iter().copied().filter(|isa| *isa != Isa::SCALAR).collect();
@@ -524,6 +559,8 @@ mod tests {
                     assert_eq!((a.qs, a.qs_by_lane, a.d), (b.qs, b.qs_by_lane, b.d));
                     assert_eq!((a.qs_by_eight, a.qs_by_nibble, a.offsets), (b.qs_by_eight, b.qs_by_nibble, b.offsets));
                     assert_eq!((a.multipliers, a.multipliers16, a.sums, a.sums16), (b.multipliers, b.multipliers16, b.sums, b.sums16));
+                    let (a, b) = (one.q8_row(row), other.q8_row(row));
+                    assert_eq!((a.qs, a.d, a.sums, a.sums16, a.totals16), (b.qs, b.d, b.sums, b.sums16, b.totals16));
                 }
             }
         }

@@ -24,7 +24,7 @@ pub(crate) type DotRows = unsafe fn(DType, &[u8], usize, &Activations, Range<usi
 pub(crate) type Quantize = unsafe fn(&Activations, Range<usize>, Form);
 
 /// Products with consecutive weight rows: `(dtype, w, k, acts, m, panels, sums)`. The buffers grow as needed; `sums` holds the
-/// result in an order of the kernel's own.
+/// result as [`Batch::sums`] says.
 ///
 /// # Safety
 /// As for [`DotRows`].
@@ -40,15 +40,23 @@ pub(crate) struct Batch {
     /// How it wants the activations.
     pub(crate) form: Form,
     pub(crate) run: RunBatch,
-    /// `(sums, start, n, out)`: the products of up to [`BATCH_ROWS`] activation rows from `start`, a multiple of that, with
-    /// `n` weight rows, as rows of `n`; as many as `out` is long.
+    pub(crate) sums: Sums,
+}
+
+/// How a batch kernel leaves its sums.
+#[derive(Clone, Copy)]
+pub(crate) enum Sums {
+    /// As rows, one for each activation row, of the products with the weight rows, padded to a multiple of so many.
+    Rows(usize),
+    /// In an order of its own. `(sums, start, n, out)`: the products of up to [`BATCH_ROWS`] activation rows from `start`, a
+    /// multiple of that, with `n` weight rows, as rows of `n`; as many as `out` is long.
     ///
     /// # Safety
     /// As for [`DotRows`].
-    pub(crate) unpack: unsafe fn(&[f32], usize, usize, &mut [f32]),
+    Tiles(unsafe fn(&[f32], usize, usize, &mut [f32])),
 }
 
-/// Activation rows that [`Batch::unpack`] takes at a time.
+/// Activation rows that are finished at a time.
 pub(crate) const BATCH_ROWS: usize = 32;
 
 /// The kernels of one format in one instruction set.

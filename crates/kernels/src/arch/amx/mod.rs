@@ -18,7 +18,7 @@ use super::avx512_vnni;
 use crate::aligned::Aligned;
 use crate::blocks::DType;
 use crate::quantize::{Activations, BF16_SLICE, Form};
-use crate::table::{Batch, KernelTable, Kernels};
+use crate::table::{Batch, KernelTable, Kernels, Sums};
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 use std::ops::Range;
@@ -27,7 +27,7 @@ use std::ops::Range;
 pub(crate) static TABLE: KernelTable = KernelTable { kernels, quantize, ..avx512_vnni::TABLE };
 
 fn kernels(dtype: DType) -> Kernels {
-    let batch = Batch { min_rows: MIN_ROWS, min_decode_rows: MIN_DECODE_ROWS, form: form(dtype), run, unpack: pack::unpack };
+    let batch = Batch { min_rows: MIN_ROWS, min_decode_rows: MIN_DECODE_ROWS, form: form(dtype), run, sums: Sums::Tiles(pack::unpack) };
     Kernels { batch: Some(batch), ..(avx512_vnni::TABLE.kernels)(dtype) }
 }
 

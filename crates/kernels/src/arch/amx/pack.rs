@@ -100,7 +100,7 @@ fn transpose(r: [__m512i; 16]) -> [__m512i; 16] {
     })
 }
 
-/// As [`crate::table::Batch::unpack`].
+/// As [`crate::table::Sums::Tiles`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma,f16c")]
 pub(super) unsafe fn unpack(sums: &[f32], columns: usize, n: usize, out: &mut [f32]) {
     let n_panels = n.div_ceil(ROWS);

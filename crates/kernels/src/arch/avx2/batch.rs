@@ -5,7 +5,7 @@ use crate::aligned::Aligned;
 use crate::arch::panel::{Panel, Quants, SLICE, layout};
 use crate::blocks::DType;
 use crate::quantize::{Activations, Form, Q8};
-use crate::table::Batch;
+use crate::table::{Batch, Sums};
 use std::arch::x86_64::*;
 use std::array;
 
@@ -20,10 +20,10 @@ const MIN_ROWS: usize = 12;
 
 /// The batch kernel for weights of this type.
 pub(super) fn batch(dtype: DType) -> Option<Batch> {
-    layout(dtype, UNSIGNED).map(|_| Batch { min_rows: MIN_ROWS, min_decode_rows: MIN_ROWS, form: Form::Q8, run, unpack })
+    layout(dtype, UNSIGNED).map(|_| Batch { min_rows: MIN_ROWS, min_decode_rows: MIN_ROWS, form: Form::Q8, run, sums: Sums::Rows(ROWS) })
 }
 
-/// As [`Batch::run`]; `sums` is (activation row, weight row), weight rows padded to whole panels.
+/// As [`Batch::run`].
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn run(dtype: DType, w: &[u8], k: usize, acts: &Activations, m: usize, _: &mut Aligned<u16>, sums: &mut Aligned<f32>) {
     let (Some((quants, group)), Some(row_bytes)) = (layout(dtype, UNSIGNED), dtype.row_bytes(k).filter(|bytes| *bytes > 0)) else {
@@ -33,7 +33,6 @@ unsafe fn run(dtype: DType, w: &[u8], k: usize, acts: &Activations, m: usize, _:
     let n = w.len() / row_bytes;
     let stride = n.next_multiple_of(ROWS);
     let sums = sums.at_least(m * stride);
-    sums.fill(0.0);
     let slice_bytes = SLICE / dtype.block_len() * dtype.block_bytes();
     let mut panel = Panel::<ROWS>::new();
     for (p, rows) in w.chunks(ROWS * row_bytes).enumerate() {
@@ -69,14 +68,6 @@ struct Place {
     i: usize,
     r: usize,
     stride: usize,
-}
-
-/// As [`Batch::unpack`].
-unsafe fn unpack(sums: &[f32], start: usize, n: usize, out: &mut [f32]) {
-    let stride = n.next_multiple_of(ROWS);
-    for (sums, out) in sums[start * stride..].chunks_exact(stride).zip(out.chunks_exact_mut(n)) {
-        out.copy_from_slice(&sums[..n]);
-    }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -163,6 +154,9 @@ unsafe fn tile<const C: usize, const PAIRS: usize, const SIGNED: bool, const HAL
     for (c, acc) in acc.iter().enumerate() {
         let place = sums[(at.i + c) * at.stride + at.r..][..ROWS].as_mut_ptr();
         // SAFETY: eight floats.
-        unsafe { _mm256_storeu_ps(place, _mm256_add_ps(_mm256_loadu_ps(place), *acc)) };
+        unsafe {
+            let acc = if at.start == 0 { *acc } else { _mm256_add_ps(_mm256_loadu_ps(place), *acc) };
+            _mm256_storeu_ps(place, acc);
+        }
     }
 }

@@ -1,17 +1,14 @@
 //! Many activation rows: 32 weight rows are expanded, a slice at a time, and multiplied with all of them in eight bits, with
 //! the exact scales of the weights and a scale per 32 activations.
 
-use super::transpose::transpose;
+use super::expand::{ROWS, Rows as Expanded};
 use crate::aligned::Aligned;
 use crate::arch::panel::{Panel, SLICE, layout};
 use crate::blocks::DType;
 use crate::quantize::{Activations, Form, Q8};
-use crate::table::Batch;
+use crate::table::{Batch, Sums};
 use std::arch::asm;
 use std::arch::x86_64::*;
-
-/// Weight rows of a panel: two registers of sixteen.
-const ROWS: usize = 32;
 
 /// Activation rows of a tile.
 const COLS: usize = 6;
@@ -24,10 +21,10 @@ const MIN_ROWS: usize = 12;
 
 /// The batch kernel for weights of this type.
 pub(super) fn batch(dtype: DType) -> Option<Batch> {
-    layout(dtype, UNSIGNED).map(|_| Batch { min_rows: MIN_ROWS, min_decode_rows: MIN_ROWS, form: Form::Q8, run, unpack })
+    layout(dtype, UNSIGNED).map(|_| Batch { min_rows: MIN_ROWS, min_decode_rows: MIN_ROWS, form: Form::Q8, run, sums: Sums::Rows(ROWS) })
 }
 
-/// As [`Batch::run`]; `sums` is (activation row, weight row), weight rows padded to whole panels.
+/// As [`Batch::run`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn run(dtype: DType, w: &[u8], k: usize, acts: &Activations, m: usize, buffer: &mut Aligned<u16>, sums: &mut Aligned<f32>) {
     let (Some((_, group)), Some(row_bytes)) = (layout(dtype, UNSIGNED), dtype.row_bytes(k).filter(|bytes| *bytes > 0)) else {
@@ -37,20 +34,26 @@ unsafe fn run(dtype: DType, w: &[u8], k: usize, acts: &Activations, m: usize, bu
     let n = w.len() / row_bytes;
     let stride = n.next_multiple_of(ROWS);
     let sums = sums.at_least(m * stride);
-    sums.fill(0.0);
     let starts = offset(dtype).map_or(&[][..], |offset| starts(acts, m, group, offset, buffer));
     let n_starts = starts.len() / m;
     let slice_bytes = SLICE / dtype.block_len() * dtype.block_bytes();
     let mut panel = Panel::<ROWS>::new();
-    let mut quants = [[0; SLICE]; ROWS];
+    let mut expanded = Expanded::new();
+    let is_picked = matches!(dtype, DType::IQ4_NL | DType::IQ4_XS | DType::MXFP4);
     let n_tiles = m.div_ceil(COLS);
     for (p, rows) in w.chunks(ROWS * row_bytes).enumerate() {
         for slice in 0..k.div_ceil(SLICE) {
             let bytes = slice * slice_bytes..row_bytes.min((slice + 1) * slice_bytes);
             for (r, row) in rows.chunks_exact(row_bytes).enumerate() {
-                quants[r] = panel.fill_scales(dtype, &row[bytes.clone()], r, UNSIGNED);
+                let blocks = &row[bytes.clone()];
+                if is_picked {
+                    expanded.fill_levels(dtype, blocks, r, &mut panel);
+                } else {
+                    // SAFETY: the features are this function's.
+                    unsafe { expanded.fill(dtype, blocks, r) };
+                }
             }
-            transpose(&quants, &mut panel.quants);
+            expanded.interleave(&mut panel, SLICE / group, n_starts == 0);
             let groups = SLICE.min(k - slice * SLICE) / 32;
             let next = if bytes.end < row_bytes { &rows[bytes.end..] } else { &w[w.len().min((p + 1) * ROWS * row_bytes)..] };
             let ahead = Ahead { rows: next, row_bytes, slice_bytes };
@@ -106,14 +109,6 @@ struct Place {
     skip: usize,
     r: usize,
     stride: usize,
-}
-
-/// As [`Batch::unpack`].
-unsafe fn unpack(sums: &[f32], start: usize, n: usize, out: &mut [f32]) {
-    let stride = n.next_multiple_of(ROWS);
-    for (sums, out) in sums[start * stride..].chunks_exact(stride).zip(out.chunks_exact_mut(n)) {
-        out.copy_from_slice(&sums[..n]);
-    }
 }
 
 /// The twelve sums of integers of a tile.
@@ -179,33 +174,30 @@ unsafe fn groups_of_16<const MINS: bool>(panel: &Panel<ROWS>, x: &Rows<'_>, at: 
 }
 
 /// What formats with one fixed offset add to their quants: their minima are that many scales.
-fn offset(dtype: DType) -> Option<f32> {
+fn offset(dtype: DType) -> Option<i32> {
     match dtype {
-        DType::Q4_0 => Some(8.0),
-        DType::Q5_0 => Some(16.0),
-        DType::Q8_0 | DType::IQ4_NL | DType::IQ4_XS | DType::MXFP4 => Some(128.0),
-        DType::Q3_K => Some(4.0),
-        DType::Q6_K => Some(32.0),
+        DType::Q4_0 => Some(8),
+        DType::Q5_0 => Some(16),
+        DType::Q8_0 | DType::IQ4_NL | DType::IQ4_XS | DType::MXFP4 => Some(128),
+        DType::Q3_K => Some(4),
+        DType::Q6_K => Some(32),
         _ => None,
     }
 }
 
 /// What the sums of integers begin with so that the offset is taken off: the offset times the sum of the activations' quants,
-/// for each group of each row. The sums are known times `d`; exact below 1e34, where they would overflow.
+/// for each group of each row.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn starts<'a>(acts: &Activations, m: usize, group: usize, offset: f32, buffer: &'a mut Aligned<u16>) -> &'a [i32] {
-    let per_row = acts.q8_row(0).d.len() * 32 / group;
+fn starts<'a>(acts: &Activations, m: usize, group: usize, offset: i32, buffer: &'a mut Aligned<u16>) -> &'a [i32] {
+    let per_row = acts.q8_row(0).totals16.len() * 16 / group;
     // SAFETY: any four bytes are an i32.
     let (_, starts, _) = unsafe { buffer.at_least(2 * m * per_row).align_to_mut::<i32>() };
     for (i, starts) in starts.chunks_exact_mut(per_row).enumerate() {
-        let x = acts.q8_row(i);
-        // The quotient is NaN, and becomes zero, where `d` is zero.
-        let start = |sum: f32, d: f32| (-offset * (sum / d).round_ties_even()) as i32;
-        if group == 32 {
-            starts.iter_mut().zip(x.sums.iter().zip(x.d)).for_each(|(out, (sum, d))| *out = start(*sum, *d));
+        let totals = acts.q8_row(i).totals16;
+        if group == 16 {
+            starts.iter_mut().zip(totals).for_each(|(start, total)| *start = -offset * total);
         } else {
-            let pairs = starts.as_chunks_mut::<2>().0.iter_mut().zip(x.sums16.as_chunks::<2>().0);
-            pairs.zip(x.d).for_each(|((out, sums), d)| *out = sums.map(|sum| start(sum, *d)));
+            starts.iter_mut().zip(totals.as_chunks().0).for_each(|(start, [first, second])| *start = -offset * (first + second));
         }
     }
     starts
@@ -394,14 +386,17 @@ fn lanes(rows: &[f32; ROWS], v: usize) -> __m512 {
     unsafe { _mm512_loadu_ps(rows[16 * v..][..16].as_ptr()) }
 }
 
-/// Adds to the sums of a tile for sixteen weight rows from `r` on, but for the first `at.skip` activation rows, which had been
-/// added before.
+/// Adds to the sums of a tile for sixteen weight rows from `r` on, or begins them with the first slice, but for the first
+/// `at.skip` activation rows, which had been added before.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 #[inline]
 fn add(acc: &[__m512; COLS], at: Place, r: usize, sums: &mut [f32]) {
     for (c, acc) in acc.iter().enumerate().skip(at.skip) {
         let place = sums[(at.i + c) * at.stride + at.r + r..][..16].as_mut_ptr();
         // SAFETY: sixteen floats.
-        unsafe { _mm512_storeu_ps(place, _mm512_add_ps(_mm512_loadu_ps(place), *acc)) };
+        unsafe {
+            let acc = if at.start == 0 { *acc } else { _mm512_add_ps(_mm512_loadu_ps(place), *acc) };
+            _mm512_storeu_ps(place, acc);
+        }
     }
 }

@@ -7,6 +7,7 @@
 
 mod batch;
 mod ceilings;
+mod expand;
 mod float;
 pub(super) mod groups_of_16;
 pub(super) mod groups_of_32;
@@ -72,6 +73,7 @@ unsafe fn quantize(acts: &Activations, rows: Range<usize>, form: Form) {
     // SAFETY: the caller's promise; the features are this function's.
     unsafe {
         match form {
+            Form::Q8 => quantize::q8(acts, rows),
             Form::Q8K => quantize::q8k(acts, rows),
             _ => acts.quantize(rows, form),
         }

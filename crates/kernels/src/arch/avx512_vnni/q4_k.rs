@@ -9,6 +9,21 @@ use std::arch::x86_64::*;
 
 pub(in crate::arch) struct Q4K;
 
+impl Q4K {
+    /// Quants `64 z` .. `64 z + 64` of a block, in order.
+    ///
+    /// # Safety
+    /// A block at `block` is readable, `z` is below 4, and the machine has the features of this module.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+    #[inline]
+    pub(super) unsafe fn in_order(block: *const u8, z: usize) -> __m512i {
+        // SAFETY: bytes 16 + 32 z .. 48 + 32 z of a block of 144.
+        let bytes = unsafe { _mm256_loadu_si256(block.add(16 + 32 * z).cast()) };
+        let nibbles = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(bytes), _mm256_srli_epi16::<4>(bytes));
+        _mm512_and_si512(nibbles, _mm512_set1_epi8(15))
+    }
+}
+
 impl SuperBlock for Q4K {
     const BYTES: usize = 144;
     const ODD_SHIFT: u32 = 4;

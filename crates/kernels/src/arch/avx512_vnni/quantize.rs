@@ -1,10 +1,38 @@
-//! Activations to eight bits with a scale per 256. The result is that of `quantize.rs`, for finite numbers bit by bit; left to the
-//! compiler it takes more than twice as long, while the other workers wait.
+//! Activations to eight bits. The result is that of `quantize.rs`, for finite numbers bit by bit; left to the compiler it takes more
+//! than twice as long, in decode while the other workers wait.
 
 use crate::quantize::{Activations, Q8KSteps, crossed, offsets_at};
 use std::arch::x86_64::*;
 use std::array;
 use std::ops::Range;
+
+/// Fills the form `Q8` of rows `rows`.
+///
+/// # Safety
+/// Nobody else reads or writes that form of these rows, and the machine has the features of this module.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+pub(super) unsafe fn q8(acts: &Activations, rows: Range<usize>) {
+    for row in rows {
+        let x = acts.f32_row(row);
+        // SAFETY: the caller's promise.
+        let mut out = unsafe { acts.q8_row_mut(row) };
+        for g in 0..out.d.len() {
+            let x = [load(x, 32 * g), load(x, 32 * g + 16)];
+            let max = max_abs(x[0], x[1]);
+            let per_step = 127.0 / max;
+            let per_step = if per_step.is_finite() { per_step } else { 0.0 };
+            let [first, second] = x.map(|x| round(x, per_step));
+            out.d[g] = max / 127.0;
+            out.set_totals(g, [first, second].map(|quants| i32::from(sum(quants))));
+            let place = out.qs[g / 4 * 128 + g % 4 * 16..][..80].as_mut_ptr();
+            // SAFETY: sixteen of the 80 bytes from `place` on each.
+            unsafe {
+                _mm_storeu_si128(place.cast(), first);
+                _mm_storeu_si128(place.add(64).cast(), second);
+            }
+        }
+    }
+}
 
 /// Fills the form `Q8K` of rows `rows`.
 ///
