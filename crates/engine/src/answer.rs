@@ -47,8 +47,9 @@ impl<'a> Answer<'a> {
     pub fn new(prompts: &'a PromptBuilder, splitter: Splitter, request: &Request, prompt: &[u32], resumed: &[u32]) -> Result<Self, Error> {
         let continues_text = matches!(request.resume, Some(Resume::Text { .. }));
         let previous = resumed.last().filter(|_| continues_text).or(prompt.last()).copied();
+        let detokenizer = Detokenizer::new(prompts.tokenizer(), previous).showing(&prompts.dialect().shown);
         let mut answer = Self {
-            detokenizer: Detokenizer::new(prompts.tokenizer(), previous).showing(&prompts.dialect().shown),
+            detokenizer: if request.input.is_infill() { detokenizer.within() } else { detokenizer },
             splitter,
             stops: StopMatcher::new(request.stop.clone())?,
             stopped: None,

@@ -44,6 +44,7 @@ impl Launcher for InProcess {
             let mut info = model.info(spec.kv_type)?;
             info.has_chat_template = prompts.has_own_template();
             info.calls_tools = prompts.calls_tools();
+            info.infills = prompts.infills();
             Ok(info)
         })
     }
@@ -54,8 +55,8 @@ impl Launcher for InProcess {
             return match &request.input {
                 Input::Completion(Prompt::Text(text)) => guarded(Stage::Admission, || Ok(words.text(text)?.len())),
                 Input::Completion(Prompt::Tokens(ids)) => guarded(Stage::Admission, || Ok(words.framed(ids)?.len())),
-                Input::Chat { .. } => {
-                    let message = format!("{} makes vectors and has no chat template", spec.name);
+                Input::Chat { .. } | Input::Infill { .. } => {
+                    let message = format!("{} makes vectors and writes no text", spec.name);
                     Err(Failure::new(FailureKind::CannotDo, Stage::Admission, message))
                 }
             };
@@ -165,7 +166,7 @@ impl ThreadWorker {
                     let tools = grammar::offered(&request.input).into_iter().map(|tool| tool.name).collect();
                     Splitter::new(self.prompts.dialect(), thought, tools)
                 }
-                Input::Completion(_) => Splitter::default(),
+                Input::Completion(_) | Input::Infill { .. } => Splitter::default(),
             };
             Ok(Answer::new(&self.prompts, splitter, request, &prompt, &resumed)?.respelling(respelled_bytes))
         })?;

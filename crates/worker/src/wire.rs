@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Raised with every change of the messages.
-pub(crate) const PROTOCOL: u32 = 1;
+pub(crate) const PROTOCOL: u32 = 2;
 /// The build that speaks: parent and child must be of the same one.
 pub(crate) const BUILD: &str = match option_env!("DOWNSHIFT_BUILD_ID") {
     Some(id) => id,

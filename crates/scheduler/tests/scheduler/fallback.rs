@@ -220,6 +220,24 @@ fn token_ids_are_not_given_to_another_vocabulary() {
 }
 
 #[test]
+fn a_gap_is_filled_by_a_model_that_knows_how_to() {
+    let fake = Fake::new();
+    let scheduler = fake.scheduler(ABC);
+    let gap = |prefix| Input::Infill { prefix, suffix: "end".to_owned() };
+    let ask = |prefix| submit(&scheduler, Request::new(scheduler.next_request_id(), gap(prefix)), &[], streamed(), 99);
+    let nobody = ask(Prompt::Text("begin".to_owned())).result.unwrap_err();
+    assert_eq!((nobody.class(), nobody.failure.message.as_str()), (RefusedClass::Invalid, Input::NO_INFILL));
+    assert_eq!(nobody.attempts.len(), 3);
+    fake.infilling.lock().unwrap().push("b".to_owned());
+    let scheduler = fake.scheduler(ABC);
+    let ask = |prefix| submit(&scheduler, Request::new(scheduler.next_request_id(), gap(prefix)), &[], streamed(), 99);
+    let answered = ask(Prompt::Text("begin".to_owned()));
+    assert_eq!((answered.attempts().as_str(), answered.model()), ("a:cannot_do", "b"));
+    assert_eq!(ask(Prompt::Tokens(vec![1])).attempts(), "a:cannot_do b:cannot_do c:cannot_do", "ids are of one vocabulary");
+    assert_eq!(fake.count_of("load a on cpu with 4096"), 0, "what cannot do it is not loaded");
+}
+
+#[test]
 fn a_request_chooses_its_own_chain() {
     let fake = Fake::new();
     let scheduler = fake.scheduler(ABC);

@@ -118,6 +118,7 @@ impl Launcher for FakeLauncher {
             dimension: Some(2).filter(|_| matches!(script, Script::Embeds)),
             has_chat_template: true,
             calls_tools: true,
+            infills: spec.name != "c",
             footprint: Footprint { weights_bytes: 1 << 20, ..Footprint::default() },
         })
     }
@@ -127,6 +128,7 @@ impl Launcher for FakeLauncher {
             Input::Chat { messages, .. } => messages.iter().map(|message| message.content.to_string().len()).sum(),
             Input::Completion(Prompt::Text(text)) => text.len(),
             Input::Completion(Prompt::Tokens(ids)) => ids.len(),
+            Input::Infill { suffix, .. } => suffix.len(),
         })
     }
 
@@ -273,7 +275,7 @@ pub struct TestServer {
     thread: Option<JoinHandle<bool>>,
 }
 
-/// Models `a`, `b` and `c`, each falling back to those that follow.
+/// Models `a`, `b` and `c`, each falling back to those that follow. All but `c` fill gaps.
 pub fn abc(scripts: impl IntoIterator<Item = (&'static str, Script)>) -> TestServer {
     serve("", scripts, ServeOptions::default())
 }
