@@ -1,4 +1,4 @@
-//! `POST /v1/completions`: text or tokens, continued as they are.
+//! `POST /v1/completions`: text or tokens, continued as they are or up to a suffix.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::ask::NamedLogprob;
 use crate::body::Payload;
 use crate::error::ApiError;
 use crate::gather::{Gathered, gather};
-use crate::generation::{Generation, top_logprobs};
+use crate::generation::{Generation, suffix, top_logprobs};
 use crate::guard::Id;
 use crate::openai::{CommonFields, CompletionChoice, CompletionChunkChoice, CompletionFields, LegacyLogprobs};
 use crate::stream::{Dialect, respond};
@@ -30,9 +30,7 @@ pub(crate) async fn create(State(app): State<Arc<App>>, Extension(Id(id)): Exten
     if prompts.is_empty() {
         return Err(ApiError::param("prompt", "`prompt` is an empty list"));
     }
-    if fields.suffix.as_ref().is_some_and(|suffix| !suffix.is_empty()) {
-        return Err(ApiError::param("suffix", "`suffix` is not supported: these models continue a text and do not fill gaps"));
-    }
+    let suffix = suffix(fields.suffix)?;
     generation.max_tokens = generation.max_tokens.or(Some(USUAL_TOKENS));
     let wants_logprobs = fields.logprobs.is_some();
     generation.logprobs = fields.logprobs.map(|number| top_logprobs("logprobs", number)).transpose()?;
@@ -43,7 +41,7 @@ pub(crate) async fn create(State(app): State<Arc<App>>, Extension(Id(id)): Exten
         return Err(ApiError::param("prompt", message));
     }
     let echoed = if fields.echo.unwrap_or(false) { echoed(&app, &generation, &prompts, wants_logprobs).await? } else { Vec::new() };
-    let inputs = prompts.into_iter().map(Input::Completion).collect();
+    let inputs = prompts.into_iter().map(|prompt| up_to(suffix.clone(), prompt)).collect();
     let mut answers = app.ask(generation.submissions(&app, id, inputs))?;
     answers.hold(payload.into_room());
     if generation.options.stream {
@@ -65,6 +63,13 @@ pub(crate) async fn create(State(app): State<Arc<App>>, Extension(Id(id)): Exten
         }
     }
     Ok(whole.told.response("cmpl-", "text_completion", choices))
+}
+
+fn up_to(suffix: Option<String>, prompt: Prompt) -> Input {
+    match suffix {
+        Some(suffix) => Input::Infill { prefix: prompt, suffix },
+        None => Input::Completion(prompt),
+    }
 }
 
 /// Answers drawn per prompt, of which the best are shown; they are told apart by their log-probabilities.
