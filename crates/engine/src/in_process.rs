@@ -178,6 +178,7 @@ impl ThreadWorker {
             max_tokens: request.max_tokens.map_or(usize::MAX, |n| n as usize),
             is_end: Arc::clone(&self.ends),
             logprobs: request.logprobs.map(usize::from),
+            prompt_logprobs: request.prompt_logprobs.filter(|_| request.resume.is_none()).map(usize::from),
             events,
         };
         Ok((job, answer))
@@ -188,10 +189,13 @@ impl Worker for ThreadWorker {
     fn generate(&self, request: &Request, sink: &mut dyn Sink) -> Result<Completion, Failure> {
         let (events, inbox) = mpsc::channel();
         let (job, mut answer) = self.admit(request, events)?;
-        if request.max_tokens == Some(0) {
+        // A prompt whose tokens are told is computed, whatever the answer.
+        let is_told = job.prompt_logprobs.is_some();
+        if request.max_tokens == Some(0) && !is_told {
             return Ok(answer.finish(FinishReason::Length));
         }
         if job.sampler.is_complete()
+            && !is_told
             && let Some(completion) = answer.end(FinishReason::Stop, sink)?
         {
             return Ok(completion);
@@ -200,6 +204,8 @@ impl Worker for ThreadWorker {
         loop {
             let stage = answer.stage();
             let outcome = match inbox.recv() {
+                Ok(Event::Prompt(tokens)) => answer.prompt(tokens, sink),
+                Ok(Event::Last(logprob)) => answer.last(logprob, sink),
                 Ok(Event::Prefilled { n_cached }) => answer.prefilled(n_cached),
                 Ok(Event::Token { id, logprob, at }) => answer.token(id, logprob, at, sink),
                 Ok(Event::End(Ok(reason))) => answer.end(reason, sink),

@@ -108,15 +108,15 @@ impl Work for Generate {
     }
 
     fn shown(&self, written: &Written, setting: OnStreamFailure) -> Shown {
-        let Request { sampling, logprobs, .. } = &self.0;
+        let Request { sampling, logprobs, prompt_logprobs, .. } = &self.0;
+        // A seed, and probabilities, are of one model.
+        let is_bound = sampling.seed.is_some() || logprobs.is_some() || prompt_logprobs.is_some();
         match setting {
             _ if !written.is_shown() => Shown::Nothing,
             OnStreamFailure::Error => Shown::Sealed,
             // One that took over goes on from text, which a call is not.
             OnStreamFailure::Continue if written.taken_over && written.has_calls => Shown::Sealed,
-            OnStreamFailure::Continue if written.taken_over || written.has_calls || sampling.seed.is_some() || logprobs.is_some() => {
-                Shown::BySameModel
-            }
+            OnStreamFailure::Continue if written.taken_over || written.has_calls || is_bound => Shown::BySameModel,
             OnStreamFailure::Continue => Shown::Continuable,
         }
     }
@@ -148,7 +148,8 @@ impl Work for Generate {
                 cut
             }
         };
-        if !stream {
+        // What is asked for is then not the text.
+        if !stream && self.0.prompt_logprobs.is_none() {
             outlet.check(&settings.fallback_on)?;
         }
         if outlet.flush() { Ok(completion) } else { Err(client_left(Stage::Decode)) }

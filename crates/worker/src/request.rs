@@ -30,6 +30,10 @@ pub struct Request {
     pub stop: Vec<String>,
     /// Report the log-probability of each token, with this many alternatives.
     pub logprobs: Option<u8>,
+    /// Report the log-probability of each token of the prompt before the answer, with this many alternatives; of an answer to no
+    /// tokens too. Where an answer is resumed, its prompt was reported before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_logprobs: Option<u8>,
     /// What the answer must look like; tokens that would break it are never drawn.
     #[serde(default, skip_serializing_if = "ResponseFormat::is_text")]
     pub format: ResponseFormat,
@@ -74,6 +78,7 @@ impl Request {
             max_tokens: None,
             stop: Vec::new(),
             logprobs: None,
+            prompt_logprobs: None,
             format: ResponseFormat::Text,
             resume: None,
         }

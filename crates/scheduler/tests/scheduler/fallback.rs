@@ -267,12 +267,16 @@ fn no_more_models_are_tried_than_max_fallbacks_allows() {
 #[test]
 fn content_checks_apply_to_unstreamed_answers_only() {
     let fake = Fake::new();
-    fake.act("a", [after(0, Then::End), after(0, Then::End)]);
+    fake.act("a", [after(0, Then::End), after(0, Then::End), after(0, Then::End)]);
     let scheduler = fake.scheduler(&format!("[settings]\nfallback_on = [\"empty\"]\n{ABC}"));
     let unary = ask(&scheduler, &[], Options::default());
     assert_eq!((unary.attempts().as_str(), unary.model()), ("a:empty_answer", "b"));
     let stream = ask(&scheduler, &[], streamed());
     assert_eq!((stream.attempts().as_str(), stream.model(), stream.text.as_str()), ("", "a", "a| "));
+    let chat = Input::chat(Vec::new());
+    let of_prompt = Request { prompt_logprobs: Some(0), ..Request::new(scheduler.next_request_id(), chat) };
+    let told = submit(&scheduler, of_prompt, &[], Options::default(), 99);
+    assert_eq!((told.attempts().as_str(), told.model()), ("", "a"), "what is asked for is not the text");
     let json = fake.scheduler(&format!("[settings]\nfallback_on = [\"invalid_json\"]\n{ABC}"));
     let refused = ask(&json, &[], Options::default());
     assert_eq!(refused.attempts(), "a:invalid_json b:invalid_json c:invalid_json");

@@ -97,8 +97,10 @@ fn where_another_model_may_not_go_on_the_error_is_honest() {
     seeded.sampling.seed = Some(1);
     let mut with_logprobs = base();
     with_logprobs.logprobs = Some(2);
+    let mut with_prompt = base();
+    with_prompt.prompt_logprobs = Some(0);
     let refused = Options { on_stream_failure: Some(OnStreamFailure::Error), ..streamed() };
-    for (request, options) in [(seeded, streamed()), (with_logprobs, streamed()), (base(), refused)] {
+    for (request, options) in [(seeded, streamed()), (with_logprobs, streamed()), (with_prompt, streamed()), (base(), refused)] {
         let fake = Fake::new();
         broken(&fake);
         let outcome = submit(&fake.scheduler(ABC), request, &[], options, usize::MAX);

@@ -149,6 +149,23 @@ struct FakeWorker {
     placement: Placement,
 }
 
+/// The bytes of a prompt as tokens, each less likely than the one before it.
+fn scored(input: &Input, top: u8) -> Vec<PromptToken> {
+    let ids: Vec<u32> = match input {
+        Input::Completion(Prompt::Text(text)) => text.bytes().map(u32::from).collect(),
+        Input::Completion(Prompt::Tokens(ids)) => ids.clone(),
+        _ => Vec::new(),
+    };
+    let score = |(at, id): (usize, u32)| match at {
+        0 => PromptToken::First(id),
+        _ => {
+            let top = [(88, -0.125), (89, -3.0)].into_iter().take(usize::from(top)).collect();
+            PromptToken::Scored(TokenLogprob { token_id: id, logprob: -(at as f32), top })
+        }
+    };
+    ids.into_iter().enumerate().map(score).collect()
+}
+
 /// Counts a request that runs.
 struct Running<'a>(&'a Fake);
 
@@ -190,6 +207,11 @@ impl Worker for FakeWorker {
             Some(Resume::Text { tokens, .. }) => *tokens as usize,
             None => 0,
         };
+        if let Some(top) = request.prompt_logprobs
+            && sink.send(Delta { prompt: scored(&request.input, top), ..Delta::default() }).is_break()
+        {
+            return Err(cancelled());
+        }
         // A piece that is a stop string ends the answer, as one in the text does for a real model.
         let stopping = pieces.iter().find_map(|piece| request.stop.iter().position(|stop| *stop == piece.text));
         let pieces: Vec<_> = pieces.into_iter().take_while(|piece| !request.stop.contains(&piece.text)).collect();
