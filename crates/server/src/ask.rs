@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use downshift_scheduler::{Answer, Attempt, Event, Refused, Submission};
-use downshift_worker::{Delta, Device, Failure, FailureKind, RequestId, Stage, TokenLogprob};
+use downshift_worker::{Delta, Device, Failure, FailureKind, PromptToken, RequestId, Stage, TokenLogprob};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -34,6 +34,8 @@ pub(crate) enum Heard {
     Failed(Attempt),
     /// The first real text is there.
     Started { model: String, device: Device },
+    /// The next tokens of the prompt, where their probabilities were asked for.
+    Prompt(Vec<NamedPromptToken>),
     /// A piece of the answer, with the texts of its tokens where their probabilities were asked for.
     Delta(Delta, Vec<NamedLogprob>),
     /// The answer broke off and goes on.
@@ -48,6 +50,13 @@ pub(crate) struct NamedLogprob {
     pub token: String,
     pub logprob: f32,
     pub top: Vec<(String, f32)>,
+}
+
+/// A [`PromptToken`] with texts in place of ids.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum NamedPromptToken {
+    First(String),
+    Scored(NamedLogprob),
 }
 
 /// What came next.
@@ -212,7 +221,7 @@ impl Answers {
                     self.sender = None;
                 }
             }
-            Heard::Delta(..) | Heard::Continued { .. } => {}
+            Heard::Prompt(_) | Heard::Delta(..) | Heard::Continued { .. } => {}
         }
     }
 
@@ -284,7 +293,7 @@ impl Thread {
             return;
         }
         let requested = self.app.requested(&submission.models);
-        let mut names = submission.request.logprobs.is_some().then(TokenNames::default);
+        let mut names = TokenNames::default();
         let mut author = String::new();
         let submit = || {
             self.app.scheduler.submit(submission, &mut |event| {
@@ -296,8 +305,13 @@ impl Thread {
                     Event::Failed(attempt) => Heard::Failed(attempt.clone()),
                     Event::Started { model, device } => Heard::Started { model: model.to_owned(), device },
                     Event::Continued { from, to, reason } => Heard::Continued { from: from.to_owned(), to: to.to_owned(), reason },
-                    Event::Delta(delta) => {
-                        let named = names.as_mut().map_or_else(Vec::new, |names| names.name(&self.app, &author, &delta.logprobs));
+                    Event::Delta(mut delta) => {
+                        let prompt = std::mem::take(&mut delta.prompt);
+                        names.are_of(&author);
+                        if !prompt.is_empty() {
+                            self.tell(Heard::Prompt(prompt.iter().map(|token| names.prompt_token(&self.app, token)).collect()))?;
+                        }
+                        let named = delta.logprobs.iter().map(|logprob| names.logprob(&self.app, logprob)).collect();
                         Heard::Delta(delta, named)
                     }
                 };
@@ -336,25 +350,55 @@ struct TokenNames {
 }
 
 impl TokenNames {
-    fn name(&mut self, app: &App, model: &str, logprobs: &[TokenLogprob]) -> Vec<NamedLogprob> {
+    /// From now on ids are those of `model`.
+    fn are_of(&mut self, model: &str) {
         if self.model != model {
             *self = Self { model: model.to_owned(), names: HashMap::new() };
         }
-        let name = |TokenLogprob { token_id, logprob, top }: &TokenLogprob| NamedLogprob {
+    }
+
+    fn logprob(&mut self, app: &App, TokenLogprob { token_id, logprob, top }: &TokenLogprob) -> NamedLogprob {
+        NamedLogprob {
             token: self.of(app, *token_id),
             logprob: *logprob,
             top: top.iter().map(|(id, logprob)| (self.of(app, *id), *logprob)).collect(),
-        };
-        logprobs.iter().map(name).collect()
+        }
+    }
+
+    fn prompt_token(&mut self, app: &App, token: &PromptToken) -> NamedPromptToken {
+        match token {
+            PromptToken::First(id) => NamedPromptToken::First(self.of(app, *id)),
+            PromptToken::Scored(logprob) => NamedPromptToken::Scored(self.logprob(app, logprob)),
+        }
     }
 
     fn of(&mut self, app: &App, id: u32) -> String {
         if let Some(name) = self.names.get(&id) {
             return name.clone();
         }
-        let name = app.scheduler.peek(&self.model, |worker| worker.detokenize(&[id]));
-        let name = name.and_then(Result::ok).unwrap_or_default();
+        let text = |ids: &[u32]| app.scheduler.peek(&self.model, |worker| worker.detokenize(ids)).and_then(Result::ok).unwrap_or_default();
+        let name = second(&text(&[id, id])).map_or_else(|| text(&[id]), str::to_owned);
         self.names.insert(id, name.clone());
         name
+    }
+}
+
+/// The second half of what a token is when it comes twice. Where texts begin with a space that their words have and they do not,
+/// the first one lacks it. `None` where bytes of both make another character.
+fn second(twice: &str) -> Option<&str> {
+    let (first, second) = twice.split_at_checked(twice.len() / 2)?;
+    (second == first || second.strip_prefix(' ') == Some(first)).then_some(second)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_keeps_the_space_that_it_begins_with() {
+        for (twice, name) in [("abab", "ab"), (" ab ab", " ab"), ("ab ab", " ab"), (" ", " "), ("\u{fffd}\u{fffd}", "\u{fffd}"), ("", "")] {
+            assert_eq!(second(twice), Some(name), "{twice:?}");
+        }
+        assert_eq!(second("\u{fffd}\u{e9}\u{fffd}"), None);
     }
 }

@@ -35,6 +35,7 @@ pub(crate) struct Generation {
     pub max_tokens: Option<u32>,
     pub stop: Vec<String>,
     pub logprobs: Option<u8>,
+    pub prompt_logprobs: Option<u8>,
     pub format: ResponseFormat,
     /// Answers per prompt.
     pub n: u32,
@@ -82,6 +83,7 @@ impl Generation {
             max_tokens: fields.max_tokens.map(|tokens| max_tokens("max_tokens", tokens)).transpose()?,
             stop,
             logprobs: None,
+            prompt_logprobs: None,
             format: format(fields.response_format.map(|format| format.0), fields.grammar)?,
             n,
             include_usage,
@@ -101,6 +103,7 @@ impl Generation {
                     max_tokens: self.max_tokens,
                     stop: self.stop.clone(),
                     logprobs: self.logprobs,
+                    prompt_logprobs: self.prompt_logprobs,
                     format: self.format.clone(),
                     ..Request::new(id, input.clone())
                 };

@@ -31,6 +31,7 @@ mod gather;
 mod generation;
 mod guard;
 mod ids;
+mod legacy_logprobs;
 mod listen;
 mod messages;
 mod metrics;

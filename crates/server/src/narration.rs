@@ -94,7 +94,7 @@ impl<N: Narrator> Narration<N> {
                     let frames = self.narrator.broken(&ApiError::refused(&answers.broken()));
                     return write(&self.writer, frames).await;
                 }
-                Next::Heard(_, Heard::Loading { .. } | Heard::Failed(_)) => continue,
+                Next::Heard(_, Heard::Loading { .. } | Heard::Failed(_) | Heard::Prompt(_)) => continue,
                 Next::Heard(_, Heard::Started { model, .. }) => {
                     let notice = fallback(answers.requested(), answers.attempts()).map(|fallback| json!(fallback));
                     self.narrator.begin(&model, notice)

@@ -114,7 +114,8 @@ impl<D: Dialect> Stream<D> {
                 Next::Heard(index, heard) => (index, heard),
             };
             match heard {
-                Heard::Loading { .. } | Heard::Failed(_) => {}
+                // No stream tells of the prompt.
+                Heard::Loading { .. } | Heard::Failed(_) | Heard::Prompt(_) => {}
                 Heard::Started { model, .. } => {
                     self.author = model;
                     if answers.attempts().len() > self.told_attempts {

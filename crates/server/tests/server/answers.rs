@@ -151,6 +151,40 @@ fn completions_continue_texts_and_tokens_in_order() {
 }
 
 #[test]
+fn an_echoed_prompt_has_log_probabilities_and_the_answers_follow() {
+    let server = abc([("a", says("AB"))]);
+    let whole = server.post("/v1/completions", &json!({"prompt": ["xyz", [72, 105]], "logprobs": 1, "echo": true, "max_tokens": 1})).json();
+    assert_eq!((&whole["choices"][0]["text"], &whole["choices"][1]["text"]), (&json!("xyzAB"), &json!("HiAB")));
+    let expected = json!({
+        "tokens": ["x", "y", "z", "A"],
+        "token_logprobs": [null, -1.0, -2.0, -0.5],
+        "top_logprobs": [null, {"X": -0.125}, {"X": -0.125}, {"A": -0.5}],
+        "text_offset": [0, 1, 2, 3],
+    });
+    assert_eq!(whole["choices"][0]["logprobs"], expected);
+    assert_eq!(whole["choices"][1]["logprobs"]["token_logprobs"], json!([null, -1.0, -0.5]));
+    let prompt_alone = server.post("/v1/completions", &json!({"prompt": "xyz", "logprobs": 0, "echo": true, "max_tokens": 0})).json();
+    let choice = &prompt_alone["choices"][0];
+    assert_eq!((&choice["text"], &choice["finish_reason"]), (&json!("xyz"), &json!("length")));
+    assert_eq!((&choice["logprobs"]["tokens"], &choice["logprobs"]["top_logprobs"]), (&json!(["x", "y", "z"]), &json!([null, {}, {}])));
+    // Only both together ask for it.
+    for body in [json!({"prompt": "x", "echo": true, "best_of": 2}), json!({"prompt": "x", "logprobs": 1})] {
+        server.fake.seen.lock().unwrap().clear();
+        server.post("/v1/completions", &body);
+        assert!(server.fake.seen.lock().unwrap().iter().all(|request| request.prompt_logprobs.is_none()), "{body}");
+    }
+}
+
+#[test]
+fn a_prompt_is_told_by_the_model_that_answers() {
+    let server = abc([("a", Script::BreaksOff(words("cut "), FailureKind::NonFinite)), ("b", says("whole"))]);
+    let reply = server.post("/v1/completions", &json!({"prompt": "xy", "logprobs": 0, "echo": true})).json();
+    let choice = &reply["choices"][0];
+    assert_eq!((&reply["model"], &choice["text"]), (&json!("b"), &json!("xywhole")));
+    assert_eq!(choice["logprobs"]["token_logprobs"], json!([null, -1.0, -0.5]), "once, and not of the one that broke off");
+}
+
+#[test]
 fn a_suffix_asks_for_what_is_missing_before_it() {
     let server = abc([("a", says("mid dle"))]);
     let gap = |prefix: &str, suffix: &str| Input::Infill { prefix: Prompt::Text(prefix.to_owned()), suffix: suffix.to_owned() };

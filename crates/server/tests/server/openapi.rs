@@ -289,6 +289,7 @@ fn every_route_answers_as_described() {
         ("/v1/chat/completions", json!({"messages": hi, "stream": true, "stream_options": {"include_usage": true}})),
         ("/v1/completions", json!({"prompt": "hi", "logprobs": 1})),
         ("/v1/completions", json!({"prompt": "hi", "logprobs": 1, "stream": true})),
+        ("/v1/completions", json!({"prompt": "hi", "logprobs": 1, "echo": true})),
         ("/v1/completions", json!({"prompt": "hi", "suffix": "ho"})),
         ("/v1/embeddings", json!({"model": "c", "input": "hi"})),
         ("/v1/embeddings", json!({"model": "c", "input": ["hi", "ho"], "encoding_format": "base64"})),
