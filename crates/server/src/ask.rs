@@ -2,7 +2,7 @@
 //!
 //! Owns the threads, the bounded way from them, and cancellation: dropping [`Answers`] ends what still runs, within one token.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -10,13 +10,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use downshift_scheduler::{Answer, Attempt, Event, Refused, Submission};
-use downshift_worker::{Delta, Device, Failure, FailureKind, PromptToken, RequestId, Stage, TokenLogprob};
+use downshift_worker::{Delta, Device, Failure, FailureKind, RequestId, Stage};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::app::App;
 use crate::error::ApiError;
+use crate::token_names::{NamedLogprob, NamedPromptToken, TokenNames};
 
 /// Submissions of one request that run at once; its others wait for their turn.
 const AT_ONCE: usize = 4;
@@ -42,21 +43,6 @@ pub(crate) enum Heard {
     Continued { from: String, to: String, reason: &'static str },
     /// The end; the last of each submission.
     Done(Result<Answer, Refused>),
-}
-
-/// A [`TokenLogprob`] with texts in place of ids.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct NamedLogprob {
-    pub token: String,
-    pub logprob: f32,
-    pub top: Vec<(String, f32)>,
-}
-
-/// A [`PromptToken`] with texts in place of ids.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum NamedPromptToken {
-    First(String),
-    Scored(NamedLogprob),
 }
 
 /// What came next.
@@ -340,65 +326,4 @@ impl Thread {
 fn broken(requested: String) -> Refused {
     let failure = Failure::new(FailureKind::Panicked, Stage::Admission, "the server failed while it answered");
     Refused { requested, failure, attempts: Vec::new(), shown: false, retry_after: None }
-}
-
-/// Texts of tokens, each asked for once.
-#[derive(Default)]
-struct TokenNames {
-    model: String,
-    names: HashMap<u32, String>,
-}
-
-impl TokenNames {
-    /// From now on ids are those of `model`.
-    fn are_of(&mut self, model: &str) {
-        if self.model != model {
-            *self = Self { model: model.to_owned(), names: HashMap::new() };
-        }
-    }
-
-    fn logprob(&mut self, app: &App, TokenLogprob { token_id, logprob, top }: &TokenLogprob) -> NamedLogprob {
-        NamedLogprob {
-            token: self.of(app, *token_id),
-            logprob: *logprob,
-            top: top.iter().map(|(id, logprob)| (self.of(app, *id), *logprob)).collect(),
-        }
-    }
-
-    fn prompt_token(&mut self, app: &App, token: &PromptToken) -> NamedPromptToken {
-        match token {
-            PromptToken::First(id) => NamedPromptToken::First(self.of(app, *id)),
-            PromptToken::Scored(logprob) => NamedPromptToken::Scored(self.logprob(app, logprob)),
-        }
-    }
-
-    fn of(&mut self, app: &App, id: u32) -> String {
-        if let Some(name) = self.names.get(&id) {
-            return name.clone();
-        }
-        let text = |ids: &[u32]| app.scheduler.peek(&self.model, |worker| worker.detokenize(ids)).and_then(Result::ok).unwrap_or_default();
-        let name = second(&text(&[id, id])).map_or_else(|| text(&[id]), str::to_owned);
-        self.names.insert(id, name.clone());
-        name
-    }
-}
-
-/// The second half of what a token is when it comes twice. Where texts begin with a space that their words have and they do not,
-/// the first one lacks it. `None` where bytes of both make another character.
-fn second(twice: &str) -> Option<&str> {
-    let (first, second) = twice.split_at_checked(twice.len() / 2)?;
-    (second == first || second.strip_prefix(' ') == Some(first)).then_some(second)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_token_keeps_the_space_that_it_begins_with() {
-        for (twice, name) in [("abab", "ab"), (" ab ab", " ab"), ("ab ab", " ab"), (" ", " "), ("\u{fffd}\u{fffd}", "\u{fffd}"), ("", "")] {
-            assert_eq!(second(twice), Some(name), "{twice:?}");
-        }
-        assert_eq!(second("\u{fffd}\u{e9}\u{fffd}"), None);
-    }
 }

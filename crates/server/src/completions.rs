@@ -8,7 +8,6 @@ use axum::response::Response;
 use downshift_worker::{Delta, Input, Prompt};
 
 use crate::app::App;
-use crate::ask::NamedLogprob;
 use crate::body::Payload;
 use crate::error::ApiError;
 use crate::gather::{Gathered, gather};
@@ -18,6 +17,7 @@ use crate::legacy_logprobs::LegacyLogprobs;
 use crate::openai::{CommonFields, CompletionChoice, CompletionChunkChoice, CompletionFields};
 use crate::stream::{Dialect, respond};
 use crate::text::text_of;
+use crate::token_names::NamedLogprob;
 
 /// Prompts times answers of one request.
 const MOST_ANSWERS: usize = 128;

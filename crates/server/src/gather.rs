@@ -9,11 +9,12 @@ use downshift_worker::{Completion, Delta, FinishReason, Timings, ToolCallDelta, 
 use serde::Serialize;
 
 use crate::app::{App, unix_seconds};
-use crate::ask::{Answers, Heard, NamedLogprob, NamedPromptToken, Next};
+use crate::ask::{Answers, Heard, Next};
 use crate::disclosure::{Disclosure, fallback};
 use crate::error::{ApiError, json_response};
 use crate::ids::{CallIds, random_id};
 use crate::openai::{FunctionCall, ToolCall, UsageBody, Whole};
+use crate::token_names::{NamedLogprob, NamedPromptToken};
 
 /// What one submission produced so far.
 #[derive(Debug, Default)]

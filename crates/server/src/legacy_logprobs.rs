@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::ask::{NamedLogprob, NamedPromptToken};
 use crate::openai::LEAST_LOGPROB;
+use crate::token_names::{NamedLogprob, NamedPromptToken};
 
 /// How far behind its place a token is looked for, after tokens that are parts of characters or no text.
 const LONGEST_GAP_BYTES: usize = 64;

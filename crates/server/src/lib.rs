@@ -48,6 +48,7 @@ mod sse;
 mod status;
 mod stream;
 mod text;
+mod token_names;
 
 pub use listen::{Server, Stopper};
 pub use options::{ApiKey, Limits, ServeOptions};

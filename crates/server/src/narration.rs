@@ -11,10 +11,11 @@ use downshift_worker::Delta;
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::ask::{Answers, Begun, Heard, NamedLogprob, Next};
+use crate::ask::{Answers, Begun, Heard, Next};
 use crate::disclosure::{Disclosure, fallback};
 use crate::error::ApiError;
 use crate::sse::{Framing, Gone, Writer, stream};
+use crate::token_names::NamedLogprob;
 
 /// One piece of a stream.
 #[derive(Clone, Debug, PartialEq)]

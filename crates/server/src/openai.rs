@@ -10,8 +10,8 @@ use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Number, Value};
 
-use crate::ask::NamedLogprob;
 use crate::legacy_logprobs::LegacyLogprobs;
+use crate::token_names::NamedLogprob;
 
 /// A text, or a list of texts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -27,7 +27,8 @@ pub(crate) struct Job {
     pub is_end: Arc<dyn Fn(u32) -> bool + Send + Sync>,
     /// Alternatives per token to report, if any.
     pub logprobs: Option<usize>,
-    /// The same of the prompt's tokens, and whether the token that ends the answer is reported; nothing of it may be resumed.
+    /// Alternatives per token of the prompt to report, if any; the token that ends the answer is reported then, too. None where
+    /// an answer is resumed.
     pub prompt_logprobs: Option<usize>,
     /// Where events go; a closed channel is a client that left.
     pub events: Sender<Event>,

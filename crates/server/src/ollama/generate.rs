@@ -14,7 +14,6 @@ use serde_json::{Map, Number, Value, json};
 
 use super::{model_name, nanoseconds, now};
 use crate::app::App;
-use crate::ask::NamedLogprob;
 use crate::body::Payload;
 use crate::chat::{check_tools, conversation};
 use crate::error::{ApiError, json_response};
@@ -25,6 +24,7 @@ use crate::narration::{Frame, Narrator, narrate};
 use crate::openai::{ChatMessage, CommonFields, NamedSchema, Object, ResponseFormat, Texts};
 use crate::sse::Framing;
 use crate::text::with_model;
+use crate::token_names::NamedLogprob;
 
 /// What both routes know.
 #[derive(Debug, Deserialize)]
