@@ -4,6 +4,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Stdio};
 
+use downshift_engine::testing::{Stored, TinyModel};
+use serde_json::{Value, json};
+
 use crate::support::{Folder, model};
 
 /// A server that is ended with the test, whatever becomes of it.
@@ -32,10 +35,20 @@ impl Serving {
         reply
     }
 
+    fn post(&self, path: &str, body: &str) -> String {
+        let head = "Host: localhost\r\nContent-Type: application/json\r\nConnection: close";
+        self.exchange(&format!("POST {path} HTTP/1.1\r\n{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
+    }
+
     fn chat(&self, extra: &str) -> String {
         let body = format!("{{\"messages\": [{{\"role\": \"user\", \"content\": \"Hi\"}}], \"max_tokens\": 4{extra}}}");
-        let head = "Host: localhost\r\nContent-Type: application/json\r\nConnection: close";
-        self.exchange(&format!("POST /v1/chat/completions HTTP/1.1\r\n{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
+        self.post("/v1/chat/completions", &body)
+    }
+
+    fn complete(&self, body: &Value) -> Value {
+        let reply = self.post("/v1/completions", &body.to_string());
+        let (_, body) = reply.split_once("\r\n\r\n").expect("a body");
+        serde_json::from_str(body).unwrap_or_else(|error| panic!("{error} in {reply}"))
     }
 }
 
@@ -86,6 +99,67 @@ fn a_key_and_a_model_come_from_the_command_line() {
     assert!(models.starts_with("HTTP/1.1 200 ") && models.contains("\"id\":\"small\"") && !models.contains("\"big\""), "{models}");
     let empty = folder.run(&["serve", "--port", "0", "--api-key", ""]);
     assert!(empty.stderr.contains("the API key of --api-key is empty"), "{}", empty.stderr);
+}
+
+#[test]
+fn an_echoed_prompt_has_the_log_probabilities_that_eval_logits_gives() {
+    let token_ids: Vec<usize> = (0..60).map(|at| (at * at * 31 + at * 7) % 256).collect();
+    let folder = folder().with("ids.json", json!(token_ids).to_string());
+    let ran = folder.run(&["eval", "logits", "-m", "small.gguf", "--tokens", "ids.json", "-o", "out.f32"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let bytes = std::fs::read(folder.path("out.f32")).expect("the logits");
+    let logits: Vec<f64> = bytes.as_chunks().0.iter().map(|bytes| f64::from(f32::from_le_bytes(*bytes))).collect();
+    let rows: Vec<&[f64]> = logits.chunks(logits.len() / token_ids.len()).collect();
+    let log_softmax = |row: &[f64], id: usize| row[id] - row.iter().map(|logit| logit.exp()).sum::<f64>().ln();
+    let expected: Vec<f64> = (1..token_ids.len()).map(|at| log_softmax(rows[at - 1], token_ids[at])).collect();
+
+    let serving = Serving::start(&folder, &["-m", "small.gguf"]);
+    let body = json!({"prompt": token_ids, "echo": true, "logprobs": 1, "max_tokens": 1, "temperature": 0});
+    // The second time the cache holds all of it.
+    for _ in 0..2 {
+        let reply = serving.complete(&body);
+        let told = &reply["choices"][0]["logprobs"];
+        let found = told["token_logprobs"].as_array().expect("a list");
+        assert_eq!((found.len(), &found[0]), (token_ids.len() + 1, &Value::Null));
+        let off = |by: usize| {
+            let distance = |(at, expected): (usize, &f64)| (found[at + by].as_f64().expect("a number") - expected).abs();
+            expected.iter().enumerate().map(distance).fold(0.0, f64::max)
+        };
+        assert!(off(1) < 1e-3 && off(2) > 0.3, "{} in place, {} beside it", off(1), off(2));
+        let likeliest = told["top_logprobs"][60].as_object().expect("one").values().next().expect("a value").as_f64();
+        let most = rows[59].iter().copied().fold(f64::MIN, f64::max);
+        let expected = most - rows[59].iter().map(|logit| logit.exp()).sum::<f64>().ln();
+        assert!((likeliest.expect("a number") - expected).abs() < 0.05, "{likeliest:?}, {expected}");
+        assert_eq!(found[60].as_f64(), likeliest, "the answer's token is drawn from the last row");
+    }
+    let alone = serving.complete(&json!({"prompt": token_ids, "echo": true, "logprobs": 0, "max_tokens": 0}));
+    let told = alone["choices"][0]["logprobs"]["token_logprobs"].as_array().expect("a list").len();
+    assert_eq!((told, &alone["usage"]["completion_tokens"]), (token_ids.len(), &json!(0)));
+}
+
+#[test]
+fn a_gap_is_filled_by_the_first_model_that_has_the_tokens_for_it() {
+    let with_tokens = TinyModel {
+        added_tokens: vec![("<|fim_prefix|>", 3), ("<|fim_suffix|>", 3), ("<|fim_middle|>", 3)],
+        ..TinyModel::of("llama", 2, Stored::F32)
+    };
+    let models = "[models.plain]\npath = \"plain.gguf\"\n[models.fills]\npath = \"fills.gguf\"\n";
+    let folder = Folder::new().with_model("plain.gguf", 1).with("fills.gguf", with_tokens.writer().finish()).with("models.toml", models);
+    let serving = Serving::start(&folder, &[]);
+    let gap = json!({"prompt": "the world", "suffix": "and hello", "max_tokens": 8, "temperature": 0});
+    let filled = serving.complete(&gap);
+    assert_eq!((&filled["model"], &filled["fallback"]["attempts"][0]["kind"]), (&json!("fills"), &json!("cannot_do")));
+    let ids = |text: &str| {
+        let reply = serving.post("/tokenize", &json!({"model": "fills", "content": text, "add_special": true}).to_string());
+        let body: Value = serde_json::from_str(reply.split_once("\r\n\r\n").expect("a body").1).expect("JSON");
+        body["tokens"].clone()
+    };
+    let written = ids("<|fim_prefix|>the world<|fim_suffix|>and hello<|fim_middle|>");
+    let same = serving.complete(&json!({"model": "fills", "prompt": &written, "max_tokens": 8, "temperature": 0}));
+    assert_eq!((&filled["choices"], &filled["usage"]["prompt_tokens"]), (&same["choices"], &json!(written.as_array().map(Vec::len))));
+    let refused =
+        serving.post("/v1/completions", &json!({"model": "plain", "disable_fallbacks": true, "prompt": "a", "suffix": "b"}).to_string());
+    assert!(refused.starts_with("HTTP/1.1 400 ") && refused.contains("\"param\":\"suffix\""), "{refused}");
 }
 
 #[cfg(unix)]

@@ -60,11 +60,20 @@ pub struct Conversation {
 
 /// The prompt of a [`Completion`].
 #[derive(Clone, Debug, PartialEq)]
-pub struct Text(Prompt);
+pub struct Text {
+    prompt: Prompt,
+    suffix: Option<String>,
+}
 
 impl Default for Text {
     fn default() -> Self {
-        Self(Prompt::Text(String::new()))
+        Prompt::Text(String::new()).into()
+    }
+}
+
+impl From<Prompt> for Text {
+    fn from(prompt: Prompt) -> Self {
+        Self { prompt, suffix: None }
     }
 }
 
@@ -77,7 +86,10 @@ impl From<Conversation> for Input {
 
 impl From<Text> for Input {
     fn from(text: Text) -> Self {
-        Self::Completion(text.0)
+        match text {
+            Text { prompt, suffix: None } => Self::Completion(prompt),
+            Text { prompt: prefix, suffix: Some(suffix) } => Self::Infill { prefix, suffix },
+        }
     }
 }
 
@@ -130,12 +142,23 @@ impl Chat {
 impl Completion {
     /// Continues a text; spellings of special tokens in it are plain text.
     pub fn text(text: impl Into<String>) -> Self {
-        Self { input: Text(Prompt::Text(text.into())), ..Self::default() }
+        Self { input: Prompt::Text(text.into()).into(), ..Self::default() }
     }
 
     /// Continues tokens of the model's own vocabulary; models with another one are skipped.
     pub fn tokens(token_ids: impl Into<Vec<u32>>) -> Self {
-        Self { input: Text(Prompt::Tokens(token_ids.into())), ..Self::default() }
+        Self { input: Prompt::Tokens(token_ids.into()).into(), ..Self::default() }
+    }
+
+    /// What is missing before this text is asked for; models whose vocabulary has no fill-in-the-middle tokens are skipped.
+    ///
+    /// ```
+    /// use downshift::Completion;
+    /// let completion = Completion::text("fn double(x: u32) -> u32 {\n    ").suffix("\n}\n").max_tokens(40);
+    /// ```
+    pub fn suffix(mut self, suffix: impl Into<String>) -> Self {
+        self.input.suffix = Some(suffix.into());
+        self
     }
 }
 

@@ -74,6 +74,7 @@ impl Launcher for Scripted {
             dimension: None,
             has_chat_template: true,
             calls_tools: true,
+            infills: true,
             footprint: Footprint::default(),
         })
     }

@@ -3,7 +3,9 @@
 
 use std::time::Instant;
 
-use downshift_worker::{Completion, Delta, Failure, FailureKind, FinishReason, Request, Resume, Sink, Stage, Timings, TokenLogprob, Usage};
+use downshift_worker::{
+    Completion, Delta, Failure, FailureKind, FinishReason, PromptToken, Request, Resume, Sink, Stage, Timings, TokenLogprob, Usage,
+};
 
 use crate::error::Error;
 use crate::output::{Piece, Splitter};
@@ -47,8 +49,9 @@ impl<'a> Answer<'a> {
     pub fn new(prompts: &'a PromptBuilder, splitter: Splitter, request: &Request, prompt: &[u32], resumed: &[u32]) -> Result<Self, Error> {
         let continues_text = matches!(request.resume, Some(Resume::Text { .. }));
         let previous = resumed.last().filter(|_| continues_text).or(prompt.last()).copied();
+        let detokenizer = Detokenizer::new(prompts.tokenizer(), previous).showing(&prompts.dialect().shown);
         let mut answer = Self {
-            detokenizer: Detokenizer::new(prompts.tokenizer(), previous).showing(&prompts.dialect().shown),
+            detokenizer: if request.input.is_infill() { detokenizer.within() } else { detokenizer },
             splitter,
             stops: StopMatcher::new(request.stop.clone())?,
             stopped: None,
@@ -148,6 +151,20 @@ impl<'a> Answer<'a> {
     /// The prompt is computed, but for this many tokens that the cache held.
     pub fn prefilled(&mut self, n_cached: usize) -> Result<Option<Completion>, Failure> {
         self.n_cached = n_cached as u32;
+        Ok(None)
+    }
+
+    /// Takes the next tokens of the prompt.
+    pub fn prompt(&mut self, tokens: Vec<PromptToken>, sink: &mut dyn Sink) -> Result<Option<Completion>, Failure> {
+        self.held.prompt = tokens;
+        self.send(sink)?;
+        Ok(None)
+    }
+
+    /// Takes the token that ends the answer, of which nothing but its probability is told.
+    pub fn last(&mut self, logprob: TokenLogprob, sink: &mut dyn Sink) -> Result<Option<Completion>, Failure> {
+        self.held.logprobs.push(logprob);
+        self.send(sink)?;
         Ok(None)
     }
 

@@ -7,6 +7,8 @@
 mod pace;
 mod request;
 #[cfg(test)]
+mod scoring_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
@@ -16,10 +18,10 @@ use std::time::{Duration, Instant};
 use downshift_worker::{FinishReason, RequestId};
 
 use crate::error::Error;
-use crate::session::{Feed, Session};
+use crate::session::Session;
 
 use pace::Pace;
-use request::{Drawn, Progress, Running, draw};
+use request::{Ask, Progress, Running, Said};
 
 pub(crate) use request::{Event, Job};
 
@@ -91,38 +93,24 @@ impl Batcher {
     fn try_step(&mut self) -> Result<(), Error> {
         self.admit()?;
         let shares = self.shares()?;
-        let mut drawn: Vec<Drawn> = Vec::with_capacity(self.running.len());
-        let mut asking = Vec::with_capacity(self.running.len());
+        let mut asking: Vec<Ask<'_>> = Vec::with_capacity(self.running.len());
+        let mut n_asked = Vec::with_capacity(self.running.len());
         let mut feeds = Vec::with_capacity(self.running.len());
         for (request, &share) in self.running.iter_mut().zip(&shares) {
-            let start = request.sequence.len();
-            let token_ids = &request.job.token_ids[start..start + share];
-            let complete = start + share == request.job.token_ids.len();
-            if complete && share > 0 {
-                asking.push((&mut request.job.sampler, request.n_generated, request.job.logprobs));
-            }
-            feeds.push(Feed {
-                sequence: &mut request.sequence,
-                token_ids,
-                logits_from: if complete { share.saturating_sub(1) } else { share },
-            });
+            let (feed, asks) = request.feed(share);
+            feeds.push(feed);
+            n_asked.push(asks.len());
+            asking.extend(asks);
         }
+        let mut said: Vec<Said> = Vec::with_capacity(asking.len());
         let start = Instant::now();
-        self.session.step(&mut feeds, &mut |idx, logits| {
-            let (sampler, n_generated, logprobs) = &mut asking[idx];
-            drawn.push(draw(sampler, *n_generated, *logprobs, logits));
-        })?;
+        self.session.step(&mut feeds, &mut |idx, logits| said.push(asking[idx].of(logits)))?;
         self.pace.record(shares.iter().sum(), start.elapsed());
-        let mut drawn = drawn.into_iter();
+        let mut said = said.into_iter();
         let mut at = 0;
-        for share in shares {
+        for (share, n_asked) in shares.into_iter().zip(n_asked) {
             let request = &mut self.running[at];
-            let complete = share > 0 && request.pending() == 0;
-            let progress = match drawn.by_ref().take(usize::from(complete)).next() {
-                Some(drawn) => request.take(drawn, self.session.positions()),
-                None => Progress::GoesOn,
-            };
-            match progress {
+            match request.take(said.by_ref().take(n_asked).collect(), share, self.session.positions()) {
                 Progress::GoesOn => {
                     self.session.record(&mut request.sequence, &request.job.token_ids);
                     at += 1;
@@ -140,7 +128,7 @@ impl Batcher {
     fn admit(&mut self) -> Result<(), Error> {
         while self.running.len() < self.max_running
             && let Some(next) = self.waiting.front()
-            && (self.running.is_empty() || self.session.has_room(&next.job.token_ids))
+            && (self.running.is_empty() || self.has_room(next))
             && let Some(mut next) = self.waiting.pop_front()
         {
             next.n_cached = 0;
@@ -154,8 +142,16 @@ impl Batcher {
         Ok(())
     }
 
-    /// Takes over what the pool holds of the rest of a prompt.
+    fn has_room(&self, next: &Running) -> bool {
+        let token_ids = &next.job.token_ids;
+        if next.scores() { self.session.has_own_room(token_ids.len()) } else { self.session.has_room(token_ids) }
+    }
+
+    /// Takes over what the pool holds of the rest of a prompt. It holds no logits.
     fn reuse(&mut self, at: usize) -> Result<(), Error> {
+        if self.running[at].scores() {
+            return Ok(());
+        }
         let Running { job, sequence, n_cached, .. } = &mut self.running[at];
         *n_cached += self.session.reuse(sequence, &job.token_ids)?;
         Ok(())
@@ -215,6 +211,7 @@ impl Batcher {
         let request = &self.running[at];
         match request.pending() {
             1 => 0,
+            pending if request.scores() => pending,
             _ if self.running[..at].iter().any(|older| older.leads(request)) => 0,
             pending => pending,
         }

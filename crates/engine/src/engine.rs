@@ -103,6 +103,7 @@ impl Model {
             dimension: None,
             has_chat_template: metadata.string("tokenizer.chat_template")?.is_some(),
             calls_tools: false,
+            infills: false,
             footprint: self.footprint(kv_type),
         })
     }

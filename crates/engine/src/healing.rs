@@ -33,7 +33,7 @@ pub(crate) fn heal(request: &Request, tokenizer: &Tokenizer, prompt: &[u32], res
         _ => "",
     };
     let is_over = guide.as_ref().is_some_and(Constraint::is_complete);
-    let found = if shown.is_empty() || is_over { None } else { rolled_back(tokenizer, prompt, resumed, shown) };
+    let found = if shown.is_empty() || is_over { None } else { rolled_back(request, tokenizer, prompt, resumed, shown) };
     if let Some(end) = found
         && let Some(steps) = steps(tokenizer, &end.spelled, guide.is_some())
     {
@@ -54,7 +54,7 @@ struct End {
 }
 
 /// The fewest tokens at the end of `resumed` that hold all in which a token could begin that reaches over the end.
-fn rolled_back(tokenizer: &Tokenizer, prompt: &[u32], resumed: &[u32], shown: &str) -> Option<End> {
+fn rolled_back(request: &Request, tokenizer: &Tokenizer, prompt: &[u32], resumed: &[u32], shown: &str) -> Option<End> {
     let wanted = reached_into(tokenizer, shown.as_bytes());
     let mut found: Option<End> = None;
     let mut spelled = Vec::new();
@@ -71,7 +71,8 @@ fn rolled_back(tokenizer: &Tokenizer, prompt: &[u32], resumed: &[u32], shown: &s
         }
         let previous = resumed[..kept].last().or(prompt.last()).copied();
         let mut text = String::new();
-        let mut detokenizer = Detokenizer::new(tokenizer, previous);
+        let detokenizer = Detokenizer::new(tokenizer, previous);
+        let mut detokenizer = if request.input.is_infill() { detokenizer.within() } else { detokenizer };
         resumed[kept..].iter().for_each(|&id| detokenizer.push(id, &mut text));
         if text.is_empty() || !shown.ends_with(&text) {
             break;

@@ -44,6 +44,7 @@ impl Launcher for InProcess {
             let mut info = model.info(spec.kv_type)?;
             info.has_chat_template = prompts.has_own_template();
             info.calls_tools = prompts.calls_tools();
+            info.infills = prompts.infills();
             Ok(info)
         })
     }
@@ -54,8 +55,8 @@ impl Launcher for InProcess {
             return match &request.input {
                 Input::Completion(Prompt::Text(text)) => guarded(Stage::Admission, || Ok(words.text(text)?.len())),
                 Input::Completion(Prompt::Tokens(ids)) => guarded(Stage::Admission, || Ok(words.framed(ids)?.len())),
-                Input::Chat { .. } => {
-                    let message = format!("{} makes vectors and has no chat template", spec.name);
+                Input::Chat { .. } | Input::Infill { .. } => {
+                    let message = format!("{} makes vectors and writes no text", spec.name);
                     Err(Failure::new(FailureKind::CannotDo, Stage::Admission, message))
                 }
             };
@@ -165,7 +166,7 @@ impl ThreadWorker {
                     let tools = grammar::offered(&request.input).into_iter().map(|tool| tool.name).collect();
                     Splitter::new(self.prompts.dialect(), thought, tools)
                 }
-                Input::Completion(_) => Splitter::default(),
+                Input::Completion(_) | Input::Infill { .. } => Splitter::default(),
             };
             Ok(Answer::new(&self.prompts, splitter, request, &prompt, &resumed)?.respelling(respelled_bytes))
         })?;
@@ -177,6 +178,7 @@ impl ThreadWorker {
             max_tokens: request.max_tokens.map_or(usize::MAX, |n| n as usize),
             is_end: Arc::clone(&self.ends),
             logprobs: request.logprobs.map(usize::from),
+            prompt_logprobs: request.prompt_logprobs.filter(|_| request.resume.is_none()).map(usize::from),
             events,
         };
         Ok((job, answer))
@@ -187,10 +189,13 @@ impl Worker for ThreadWorker {
     fn generate(&self, request: &Request, sink: &mut dyn Sink) -> Result<Completion, Failure> {
         let (events, inbox) = mpsc::channel();
         let (job, mut answer) = self.admit(request, events)?;
-        if request.max_tokens == Some(0) {
+        // A prompt whose tokens are told is computed, whatever the answer.
+        let is_told = job.prompt_logprobs.is_some();
+        if request.max_tokens == Some(0) && !is_told {
             return Ok(answer.finish(FinishReason::Length));
         }
         if job.sampler.is_complete()
+            && !is_told
             && let Some(completion) = answer.end(FinishReason::Stop, sink)?
         {
             return Ok(completion);
@@ -199,6 +204,8 @@ impl Worker for ThreadWorker {
         loop {
             let stage = answer.stage();
             let outcome = match inbox.recv() {
+                Ok(Event::Prompt(tokens)) => answer.prompt(tokens, sink),
+                Ok(Event::Last(logprob)) => answer.last(logprob, sink),
                 Ok(Event::Prefilled { n_cached }) => answer.prefilled(n_cached),
                 Ok(Event::Token { id, logprob, at }) => answer.token(id, logprob, at, sink),
                 Ok(Event::End(Ok(reason))) => answer.end(reason, sink),

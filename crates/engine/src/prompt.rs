@@ -77,6 +77,11 @@ impl PromptBuilder {
         self.dialect.tools.is_some()
     }
 
+    /// Whether the model fills gaps: see [`Tokenizer::infill`].
+    pub fn infills(&self) -> bool {
+        self.tokenizer.infill().is_some()
+    }
+
     /// The forms in which the model writes thoughts and calls.
     pub(crate) fn dialect(&self) -> &Dialect {
         &self.dialect
@@ -100,7 +105,8 @@ impl PromptBuilder {
     /// Ids of a prompt, the sequence's begin token included where the model wants one.
     ///
     /// # Errors
-    /// [`Error::Template`] where the template refuses the messages; [`Error::TokenId`] for an id outside the vocabulary.
+    /// [`Error::Template`] where the template refuses the messages; [`Error::TokenId`] for an id outside the vocabulary;
+    /// [`Error::CannotDo`] for a gap where the vocabulary has no tokens that ask for its filling.
     pub fn encode(&self, input: &Input) -> Result<Vec<u32>, Error> {
         Ok(self.prepare(input)?.token_ids)
     }
@@ -113,16 +119,22 @@ impl PromptBuilder {
         let mut ids = Vec::new();
         let mut thought = Thought::Over;
         match input {
-            Input::Completion(Prompt::Tokens(tokens)) => {
-                let n_vocab = self.tokenizer.n_vocab();
-                if let Some(&id) = tokens.iter().find(|&&id| id as usize >= n_vocab) {
-                    return Err(Error::TokenId { id, n_vocab });
-                }
-                ids.extend(tokens);
-            }
+            Input::Completion(Prompt::Tokens(tokens)) => ids.extend(self.checked(tokens)?),
             Input::Completion(Prompt::Text(text)) => {
                 ids.extend(self.tokenizer.bos().filter(|_| self.tokenizer.add_bos()));
                 self.tokenizer.encode(text, Special::Plain, &mut ids);
+            }
+            Input::Infill { prefix, suffix } => {
+                let tokens = self.tokenizer.infill().ok_or_else(|| Error::CannotDo { reason: Input::NO_INFILL.into() })?;
+                ids.extend(self.tokenizer.begin());
+                ids.push(tokens.prefix);
+                match prefix {
+                    Prompt::Text(text) => self.tokenizer.encode(text, Special::Plain, &mut ids),
+                    Prompt::Tokens(tokens) => ids.extend(self.checked(tokens)?),
+                }
+                ids.push(tokens.suffix);
+                self.tokenizer.encode_within(suffix, &mut ids);
+                ids.push(tokens.middle);
             }
             Input::Chat { messages, tools, tool_choice, variables } => {
                 let prompt = self.rendered(messages, offered(tools, tool_choice), variables)?;
@@ -156,6 +168,13 @@ impl PromptBuilder {
         ids
     }
 
+    /// What another model has written to fill a gap.
+    pub(crate) fn filled(&self, text: &str) -> Vec<u32> {
+        let mut ids = Vec::new();
+        self.tokenizer.encode_within(text, &mut ids);
+        ids
+    }
+
     /// What another model has written, as this one would have written it: its thought, then its answer. A thought without an
     /// answer goes on. A model that does not think, or was told not to, continues the answer alone.
     pub(crate) fn continued(&self, reasoning: &str, text: &str, thought: Thought) -> Vec<u32> {
@@ -181,10 +200,15 @@ impl PromptBuilder {
     /// # Errors
     /// [`Error::TokenId`] for an id outside the vocabulary.
     pub fn detokenize(&self, ids: &[u32]) -> Result<String, Error> {
+        Ok(self.text(self.checked(ids)?))
+    }
+
+    /// `ids`, all of the vocabulary.
+    fn checked<'i>(&self, ids: &'i [u32]) -> Result<&'i [u32], Error> {
         let n_vocab = self.tokenizer.n_vocab();
         match ids.iter().find(|&&id| id as usize >= n_vocab) {
             Some(&id) => Err(Error::TokenId { id, n_vocab }),
-            None => Ok(self.text(ids)),
+            None => Ok(ids),
         }
     }
 
@@ -192,7 +216,7 @@ impl PromptBuilder {
         String::from_utf8_lossy(&self.tokenizer.decode(ids, false)).into_owned()
     }
 
-    /// The text that the template makes of a conversation; of a completion its own text.
+    /// The text that the template makes of a conversation; of a completion its own text; of a gap that of the whole prompt.
     ///
     /// # Errors
     /// As [`PromptBuilder::encode`].
@@ -203,6 +227,7 @@ impl PromptBuilder {
             }
             Input::Completion(Prompt::Text(text)) => text.clone(),
             Input::Completion(Prompt::Tokens(ids)) => self.text(ids),
+            Input::Infill { .. } => self.text(&self.encode(input)?),
         })
     }
 }

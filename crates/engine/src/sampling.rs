@@ -65,6 +65,7 @@ pub(crate) fn resumed_tokens(request: &Request, prompts: &PromptBuilder, thought
     match &request.resume {
         None => Vec::new(),
         Some(Resume::Tokens { token_ids, .. }) => token_ids.clone(),
+        Some(Resume::Text { text, .. }) if request.input.is_infill() => prompts.filled(text),
         Some(Resume::Text { text, reasoning, .. }) => prompts.continued(reasoning, text, thought),
     }
 }

@@ -144,6 +144,11 @@ impl Session {
         BlockPool::blocks_for(token_ids.len() + 1) - shared <= self.pool.n_available() - kept
     }
 
+    /// As [`Session::has_room`] for `n` tokens of which nothing is reused.
+    pub fn has_own_room(&self, n: usize) -> bool {
+        BlockPool::blocks_for(n + 1) <= self.pool.n_available()
+    }
+
     /// Lengthens a sequence by the positions of `token_ids` that the pool still holds, and says by how many: whole blocks are
     /// shared, what is left of one is copied. The last 16 of `token_ids` are never among them, and the sum is a multiple of 16:
     /// then what is left to compute is a prefill like any other, whose logits do not tell that the rest was found.

@@ -1,6 +1,8 @@
 //! Answers that another model has begun, cut anywhere: the joined text is what one model would have written, and nothing comes
 //! twice.
 
+#[path = "support/schema.rs"]
+mod schema;
 mod support;
 
 use std::path::Path;
@@ -14,7 +16,7 @@ use downshift_worker::{
 
 use serde_json::json;
 
-use support::schema::violation;
+use schema::violation;
 use support::{Output, run, worker};
 
 /// A vocabulary with `hello` and with both `hel` and `lo`.

@@ -1,5 +1,7 @@
 //! What an answer must look like, kept by a model that knows nothing: random weights at temperature 1.
 
+#[path = "support/schema.rs"]
+mod schema;
 mod support;
 
 use downshift_worker::{
@@ -8,7 +10,7 @@ use downshift_worker::{
 };
 use serde_json::{Value, json};
 
-use support::schema::violation;
+use schema::violation;
 use support::{Output, run, worker};
 
 const SEEDS: u64 = 50;

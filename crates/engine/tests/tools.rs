@@ -1,5 +1,7 @@
 //! Calls of tools and thoughts, by a model that knows nothing: random weights at temperature 1.
 
+#[path = "support/schema.rs"]
+mod schema;
 mod support;
 
 use std::ops::ControlFlow;
@@ -9,7 +11,7 @@ use downshift_worker::{
 };
 use serde_json::{Map, Value, json};
 
-use support::schema::violation;
+use schema::violation;
 use support::{Output, run, worker};
 
 const SEEDS: u64 = 40;

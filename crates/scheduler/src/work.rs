@@ -77,9 +77,15 @@ impl Work for Generate {
         if info.kind != ModelKind::Chat {
             return Some(Refusal { reason: "this model makes vectors and no text", is_stranger: true });
         }
-        let has_ids = matches!(self.0.input, Input::Completion(Prompt::Tokens(_)));
-        let reason = "the prompt's token ids belong to another vocabulary";
-        (has_ids && index != primary).then_some(Refusal { reason, is_stranger: false })
+        let input = &self.0.input;
+        let cannot = |reason| Some(Refusal { reason, is_stranger: false });
+        if input.has_token_ids() && index != primary {
+            return cannot("the prompt's token ids belong to another vocabulary");
+        }
+        if input.is_infill() && !info.infills {
+            return cannot(Input::NO_INFILL);
+        }
+        None
     }
 
     /// Counted only where the prompt may be too long for a model that is not loaded; one that is will say so itself.
@@ -102,15 +108,15 @@ impl Work for Generate {
     }
 
     fn shown(&self, written: &Written, setting: OnStreamFailure) -> Shown {
-        let Request { sampling, logprobs, .. } = &self.0;
+        let Request { sampling, logprobs, prompt_logprobs, .. } = &self.0;
+        // A seed, and probabilities, are of one model.
+        let is_bound = sampling.seed.is_some() || logprobs.is_some() || prompt_logprobs.is_some();
         match setting {
             _ if !written.is_shown() => Shown::Nothing,
             OnStreamFailure::Error => Shown::Sealed,
             // One that took over goes on from text, which a call is not.
             OnStreamFailure::Continue if written.taken_over && written.has_calls => Shown::Sealed,
-            OnStreamFailure::Continue if written.taken_over || written.has_calls || sampling.seed.is_some() || logprobs.is_some() => {
-                Shown::BySameModel
-            }
+            OnStreamFailure::Continue if written.taken_over || written.has_calls || is_bound => Shown::BySameModel,
             OnStreamFailure::Continue => Shown::Continuable,
         }
     }
@@ -142,7 +148,8 @@ impl Work for Generate {
                 cut
             }
         };
-        if !stream {
+        // What is asked for is then not the text.
+        if !stream && self.0.prompt_logprobs.is_none() {
             outlet.check(&settings.fallback_on)?;
         }
         if outlet.flush() { Ok(completion) } else { Err(client_left(Stage::Decode)) }
@@ -161,7 +168,15 @@ fn longest_prompt(input: &Input) -> usize {
             let json = serde_json::to_string(&(messages, tools, variables));
             json.map_or(usize::MAX, |json| 1024 + 32 * messages.len() + json.len())
         }
-        Input::Completion(Prompt::Text(text)) => text.len() + 1,
-        Input::Completion(Prompt::Tokens(token_ids)) => token_ids.len(),
+        Input::Completion(prompt) => longest_text(prompt),
+        // The tokens around both texts.
+        Input::Infill { prefix, suffix } => longest_text(prefix) + suffix.len() + 3,
+    }
+}
+
+fn longest_text(prompt: &Prompt) -> usize {
+    match prompt {
+        Prompt::Text(text) => text.len() + 1,
+        Prompt::Tokens(token_ids) => token_ids.len(),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Owns the threads, the bounded way from them, and cancellation: dropping [`Answers`] ends what still runs, within one token.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -10,13 +10,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use downshift_scheduler::{Answer, Attempt, Event, Refused, Submission};
-use downshift_worker::{Delta, Device, Failure, FailureKind, RequestId, Stage, TokenLogprob};
+use downshift_worker::{Delta, Device, Failure, FailureKind, RequestId, Stage};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::app::App;
 use crate::error::ApiError;
+use crate::token_names::{NamedLogprob, NamedPromptToken, TokenNames};
 
 /// Submissions of one request that run at once; its others wait for their turn.
 const AT_ONCE: usize = 4;
@@ -34,20 +35,14 @@ pub(crate) enum Heard {
     Failed(Attempt),
     /// The first real text is there.
     Started { model: String, device: Device },
+    /// The next tokens of the prompt, where their probabilities were asked for.
+    Prompt(Vec<NamedPromptToken>),
     /// A piece of the answer, with the texts of its tokens where their probabilities were asked for.
     Delta(Delta, Vec<NamedLogprob>),
     /// The answer broke off and goes on.
     Continued { from: String, to: String, reason: &'static str },
     /// The end; the last of each submission.
     Done(Result<Answer, Refused>),
-}
-
-/// A [`TokenLogprob`] with texts in place of ids.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct NamedLogprob {
-    pub token: String,
-    pub logprob: f32,
-    pub top: Vec<(String, f32)>,
 }
 
 /// What came next.
@@ -212,7 +207,7 @@ impl Answers {
                     self.sender = None;
                 }
             }
-            Heard::Delta(..) | Heard::Continued { .. } => {}
+            Heard::Prompt(_) | Heard::Delta(..) | Heard::Continued { .. } => {}
         }
     }
 
@@ -284,7 +279,7 @@ impl Thread {
             return;
         }
         let requested = self.app.requested(&submission.models);
-        let mut names = submission.request.logprobs.is_some().then(TokenNames::default);
+        let mut names = TokenNames::default();
         let mut author = String::new();
         let submit = || {
             self.app.scheduler.submit(submission, &mut |event| {
@@ -296,8 +291,13 @@ impl Thread {
                     Event::Failed(attempt) => Heard::Failed(attempt.clone()),
                     Event::Started { model, device } => Heard::Started { model: model.to_owned(), device },
                     Event::Continued { from, to, reason } => Heard::Continued { from: from.to_owned(), to: to.to_owned(), reason },
-                    Event::Delta(delta) => {
-                        let named = names.as_mut().map_or_else(Vec::new, |names| names.name(&self.app, &author, &delta.logprobs));
+                    Event::Delta(mut delta) => {
+                        let prompt = std::mem::take(&mut delta.prompt);
+                        names.are_of(&author);
+                        if !prompt.is_empty() {
+                            self.tell(Heard::Prompt(prompt.iter().map(|token| names.prompt_token(&self.app, token)).collect()))?;
+                        }
+                        let named = delta.logprobs.iter().map(|logprob| names.logprob(&self.app, logprob)).collect();
                         Heard::Delta(delta, named)
                     }
                 };
@@ -326,35 +326,4 @@ impl Thread {
 fn broken(requested: String) -> Refused {
     let failure = Failure::new(FailureKind::Panicked, Stage::Admission, "the server failed while it answered");
     Refused { requested, failure, attempts: Vec::new(), shown: false, retry_after: None }
-}
-
-/// Texts of tokens, each asked for once.
-#[derive(Default)]
-struct TokenNames {
-    model: String,
-    names: HashMap<u32, String>,
-}
-
-impl TokenNames {
-    fn name(&mut self, app: &App, model: &str, logprobs: &[TokenLogprob]) -> Vec<NamedLogprob> {
-        if self.model != model {
-            *self = Self { model: model.to_owned(), names: HashMap::new() };
-        }
-        let name = |TokenLogprob { token_id, logprob, top }: &TokenLogprob| NamedLogprob {
-            token: self.of(app, *token_id),
-            logprob: *logprob,
-            top: top.iter().map(|(id, logprob)| (self.of(app, *id), *logprob)).collect(),
-        };
-        logprobs.iter().map(name).collect()
-    }
-
-    fn of(&mut self, app: &App, id: u32) -> String {
-        if let Some(name) = self.names.get(&id) {
-            return name.clone();
-        }
-        let name = app.scheduler.peek(&self.model, |worker| worker.detokenize(&[id]));
-        let name = name.and_then(Result::ok).unwrap_or_default();
-        self.names.insert(id, name.clone());
-        name
-    }
 }

@@ -9,7 +9,6 @@ use downshift_worker::{Delta, Input, Message, Role, ToolCallDelta, ToolChoice};
 use serde_json::{Map, Value};
 
 use crate::app::App;
-use crate::ask::NamedLogprob;
 use crate::body::Payload;
 use crate::error::ApiError;
 use crate::gather::{Gathered, gather};
@@ -21,6 +20,7 @@ use crate::openai::{
     Object, Part, ToolCallChunk,
 };
 use crate::stream::{Dialect, respond};
+use crate::token_names::NamedLogprob;
 
 const MOST_MESSAGES: usize = 10_000;
 const MOST_TOOLS: usize = 256;

@@ -1,4 +1,4 @@
-//! `POST /v1/completions`: text or tokens, continued as they are.
+//! `POST /v1/completions`: text or tokens, continued as they are or up to a suffix.
 
 use std::sync::Arc;
 
@@ -8,18 +8,21 @@ use axum::response::Response;
 use downshift_worker::{Delta, Input, Prompt};
 
 use crate::app::App;
-use crate::ask::NamedLogprob;
 use crate::body::Payload;
 use crate::error::ApiError;
 use crate::gather::{Gathered, gather};
-use crate::generation::{Generation, top_logprobs};
+use crate::generation::{Generation, suffix, top_logprobs};
 use crate::guard::Id;
-use crate::openai::{CommonFields, CompletionChoice, CompletionChunkChoice, CompletionFields, LegacyLogprobs};
+use crate::legacy_logprobs::LegacyLogprobs;
+use crate::openai::{CommonFields, CompletionChoice, CompletionChunkChoice, CompletionFields};
 use crate::stream::{Dialect, respond};
 use crate::text::text_of;
+use crate::token_names::NamedLogprob;
 
 /// Prompts times answers of one request.
 const MOST_ANSWERS: usize = 128;
+/// Log-probabilities of prompts that one request may ask for, alternatives counted; there is a token for a byte at most.
+const MOST_OF_PROMPTS: usize = 1 << 20;
 /// Tokens of an answer whose length is left open, as OpenAI has it.
 const USUAL_TOKENS: u32 = 16;
 
@@ -30,9 +33,7 @@ pub(crate) async fn create(State(app): State<Arc<App>>, Extension(Id(id)): Exten
     if prompts.is_empty() {
         return Err(ApiError::param("prompt", "`prompt` is an empty list"));
     }
-    if fields.suffix.as_ref().is_some_and(|suffix| !suffix.is_empty()) {
-        return Err(ApiError::param("suffix", "`suffix` is not supported: these models continue a text and do not fill gaps"));
-    }
+    let suffix = suffix(fields.suffix)?;
     generation.max_tokens = generation.max_tokens.or(Some(USUAL_TOKENS));
     let wants_logprobs = fields.logprobs.is_some();
     generation.logprobs = fields.logprobs.map(|number| top_logprobs("logprobs", number)).transpose()?;
@@ -42,8 +43,13 @@ pub(crate) async fn create(State(app): State<Arc<App>>, Extension(Id(id)): Exten
         let message = format!("the request asks for {} answers, and may ask for {MOST_ANSWERS}", prompts.len() * drawn);
         return Err(ApiError::param("prompt", message));
     }
-    let echoed = if fields.echo.unwrap_or(false) { echoed(&app, &generation, &prompts, wants_logprobs).await? } else { Vec::new() };
-    let inputs = prompts.into_iter().map(Input::Completion).collect();
+    let echoes = fields.echo.unwrap_or(false);
+    if echoes && wants_logprobs {
+        check_scored(&prompts, suffix.as_deref(), drawn, &generation)?;
+        generation.prompt_logprobs = generation.logprobs;
+    }
+    let echoed = if echoes { echoed(&app, &generation, &prompts).await? } else { Vec::new() };
+    let inputs = prompts.into_iter().map(|prompt| up_to(suffix.clone(), prompt)).collect();
     let mut answers = app.ask(generation.submissions(&app, id, inputs))?;
     answers.hold(payload.into_room());
     if generation.options.stream {
@@ -59,12 +65,23 @@ pub(crate) async fn create(State(app): State<Arc<App>>, Extension(Id(id)): Exten
         }
         let echo = echoed.get(prompt_at).map_or("", String::as_str);
         for gathered in group {
-            let logprobs = wants_logprobs.then(|| LegacyLogprobs::new(&gathered.logprobs, echo.chars().count()));
+            let logprobs = wants_logprobs.then(|| {
+                let mut logprobs = LegacyLogprobs::of_prompt(echo, &gathered.prompt);
+                logprobs.extend(&gathered.logprobs, echo.chars().count());
+                logprobs
+            });
             let finish_reason = gathered.finish_reason();
             choices.push(CompletionChoice { index: choices.len(), text: format!("{echo}{}", gathered.text), logprobs, finish_reason });
         }
     }
     Ok(whole.told.response("cmpl-", "text_completion", choices))
+}
+
+fn up_to(suffix: Option<String>, prompt: Prompt) -> Input {
+    match suffix {
+        Some(suffix) => Input::Infill { prefix: prompt, suffix },
+        None => Input::Completion(prompt),
+    }
 }
 
 /// Answers drawn per prompt, of which the best are shown; they are told apart by their log-probabilities.
@@ -103,11 +120,30 @@ fn in_groups(gathered: Vec<Gathered>, of: usize) -> Vec<Vec<Gathered>> {
     groups
 }
 
-/// The texts of the prompts.
-async fn echoed(app: &Arc<App>, generation: &Generation, prompts: &[Prompt], wants_logprobs: bool) -> Result<Vec<String>, ApiError> {
-    if wants_logprobs {
-        return Err(ApiError::param("echo", "`echo` with `logprobs` is not supported: a prompt's tokens have no log-probabilities here"));
+/// Whether the tokens of the prompts may be told with their log-probabilities.
+fn check_scored(prompts: &[Prompt], suffix: Option<&str>, drawn: usize, generation: &Generation) -> Result<(), ApiError> {
+    if generation.options.stream {
+        return Err(ApiError::param("echo", "`echo` with `logprobs` cannot be streamed"));
     }
+    if suffix.is_some() {
+        return Err(ApiError::param("echo", "`echo` with `logprobs` is of a prompt without `suffix`"));
+    }
+    let longest = |prompt: &Prompt| match prompt {
+        Prompt::Text(text) => text.len(),
+        Prompt::Tokens(token_ids) => token_ids.len(),
+    };
+    let per_token = 1 + usize::from(generation.logprobs.unwrap_or(0));
+    let asked = prompts.iter().map(longest).sum::<usize>() * per_token * drawn;
+    if asked > MOST_OF_PROMPTS {
+        let message =
+            format!("`echo` with `logprobs` asks for up to {asked} log-probabilities of the prompt, and may ask for {MOST_OF_PROMPTS}");
+        return Err(ApiError::param("prompt", message));
+    }
+    Ok(())
+}
+
+/// The texts of the prompts.
+async fn echoed(app: &Arc<App>, generation: &Generation, prompts: &[Prompt]) -> Result<Vec<String>, ApiError> {
     let model = app.requested(&generation.models);
     let mut texts = Vec::new();
     for prompt in prompts {

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::disclosure::Disclosure;
 
 /// Parameters that only a model's vocabulary or a compiler of grammars can judge.
-const ENGINES_PARAMS: [&str; 4] = ["response_format", "grammar", "logit_bias", "tools"];
+const ENGINES_PARAMS: [&str; 5] = ["response_format", "grammar", "logit_bias", "tools", "suffix"];
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// Why there is no answer.

@@ -9,11 +9,12 @@ use downshift_worker::{Completion, Delta, FinishReason, Timings, ToolCallDelta, 
 use serde::Serialize;
 
 use crate::app::{App, unix_seconds};
-use crate::ask::{Answers, Heard, NamedLogprob, Next};
+use crate::ask::{Answers, Heard, Next};
 use crate::disclosure::{Disclosure, fallback};
 use crate::error::{ApiError, json_response};
 use crate::ids::{CallIds, random_id};
 use crate::openai::{FunctionCall, ToolCall, UsageBody, Whole};
+use crate::token_names::{NamedLogprob, NamedPromptToken};
 
 /// What one submission produced so far.
 #[derive(Debug, Default)]
@@ -24,6 +25,8 @@ pub(crate) struct Gathered {
     pub reasoning_tokens: u32,
     pub calls: Vec<ToolCall>,
     pub logprobs: Vec<NamedLogprob>,
+    /// Tokens of the prompt.
+    pub prompt: Vec<NamedPromptToken>,
     /// Set at the end.
     pub answer: Option<Answer>,
     ids: CallIds,
@@ -88,6 +91,7 @@ pub(crate) async fn gather(mut answers: Answers, app: &App, n: usize, one_call: 
             gathered.resize_with(index + 1, Gathered::default);
         }
         match heard {
+            Heard::Prompt(tokens) => gathered[index].prompt.extend(tokens),
             Heard::Delta(delta, logprobs) => gathered[index].take(delta, logprobs, one_call),
             Heard::Done(Err(refused)) => return Err(ApiError::refused(&refused)),
             Heard::Done(Ok(answer)) => {

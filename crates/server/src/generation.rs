@@ -20,6 +20,8 @@ const MOST_BIASES: usize = 4096;
 const LONGEST_SCHEMA_BYTES: usize = 256 << 10;
 /// Names in `model` and in `fallbacks`.
 const MOST_MODELS: usize = 32;
+/// What stands after a gap. It is copied for every answer.
+const LONGEST_SUFFIX_BYTES: usize = 1 << 20;
 /// Alternatives that are reported per token.
 const MOST_LOGPROBS: u32 = 20;
 const LONGEST_TIMEOUT_SECONDS: f64 = 86_400.0;
@@ -33,6 +35,7 @@ pub(crate) struct Generation {
     pub max_tokens: Option<u32>,
     pub stop: Vec<String>,
     pub logprobs: Option<u8>,
+    pub prompt_logprobs: Option<u8>,
     pub format: ResponseFormat,
     /// Answers per prompt.
     pub n: u32,
@@ -80,6 +83,7 @@ impl Generation {
             max_tokens: fields.max_tokens.map(|tokens| max_tokens("max_tokens", tokens)).transpose()?,
             stop,
             logprobs: None,
+            prompt_logprobs: None,
             format: format(fields.response_format.map(|format| format.0), fields.grammar)?,
             n,
             include_usage,
@@ -99,6 +103,7 @@ impl Generation {
                     max_tokens: self.max_tokens,
                     stop: self.stop.clone(),
                     logprobs: self.logprobs,
+                    prompt_logprobs: self.prompt_logprobs,
                     format: self.format.clone(),
                     ..Request::new(id, input.clone())
                 };
@@ -133,6 +138,17 @@ pub(crate) fn chain_options(
 pub(crate) fn top_logprobs(param: &str, number: u32) -> Result<u8, ApiError> {
     let found = u8::try_from(number).ok().filter(|number| u32::from(*number) <= MOST_LOGPROBS);
     found.ok_or_else(|| ApiError::param(param, format!("`{param}` is {number}, and can be at most {MOST_LOGPROBS}")))
+}
+
+/// The text after a gap, if there is any.
+pub(crate) fn suffix(suffix: Option<String>) -> Result<Option<String>, ApiError> {
+    match suffix {
+        Some(suffix) if suffix.len() > LONGEST_SUFFIX_BYTES => {
+            let message = format!("`suffix` has {} bytes, and may have {LONGEST_SUFFIX_BYTES}", suffix.len());
+            Err(ApiError::param("suffix", message))
+        }
+        suffix => Ok(suffix.filter(|suffix| !suffix.is_empty())),
+    }
 }
 
 /// None is an empty answer; more than there can be is no limit.

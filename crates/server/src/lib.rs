@@ -31,6 +31,7 @@ mod gather;
 mod generation;
 mod guard;
 mod ids;
+mod legacy_logprobs;
 mod listen;
 mod messages;
 mod metrics;
@@ -47,6 +48,7 @@ mod sse;
 mod status;
 mod stream;
 mod text;
+mod token_names;
 
 pub use listen::{Server, Stopper};
 pub use options::{ApiKey, Limits, ServeOptions};

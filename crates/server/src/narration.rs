@@ -11,10 +11,11 @@ use downshift_worker::Delta;
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::ask::{Answers, Begun, Heard, NamedLogprob, Next};
+use crate::ask::{Answers, Begun, Heard, Next};
 use crate::disclosure::{Disclosure, fallback};
 use crate::error::ApiError;
 use crate::sse::{Framing, Gone, Writer, stream};
+use crate::token_names::NamedLogprob;
 
 /// One piece of a stream.
 #[derive(Clone, Debug, PartialEq)]
@@ -94,7 +95,7 @@ impl<N: Narrator> Narration<N> {
                     let frames = self.narrator.broken(&ApiError::refused(&answers.broken()));
                     return write(&self.writer, frames).await;
                 }
-                Next::Heard(_, Heard::Loading { .. } | Heard::Failed(_)) => continue,
+                Next::Heard(_, Heard::Loading { .. } | Heard::Failed(_) | Heard::Prompt(_)) => continue,
                 Next::Heard(_, Heard::Started { model, .. }) => {
                     let notice = fallback(answers.requested(), answers.attempts()).map(|fallback| json!(fallback));
                     self.narrator.begin(&model, notice)

@@ -10,7 +10,8 @@ use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Number, Value};
 
-use crate::ask::NamedLogprob;
+use crate::legacy_logprobs::LegacyLogprobs;
+use crate::token_names::NamedLogprob;
 
 /// A text, or a list of texts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -489,7 +490,7 @@ pub(crate) struct ChatToken {
 }
 
 /// JSON has no infinity; OpenAI writes this for what practically cannot come.
-const LEAST_LOGPROB: f32 = -9999.0;
+pub(crate) const LEAST_LOGPROB: f32 = -9999.0;
 
 impl ChatToken {
     fn new(token: &str, logprob: f32) -> Self {
@@ -505,31 +506,5 @@ impl ChatLogprobs {
             top_logprobs: found.top.iter().map(|(token, logprob)| ChatToken::new(token, *logprob)).collect(),
         };
         Self { content: logprobs.iter().map(one).collect(), refusal: None }
-    }
-}
-
-/// Log-probabilities as `/v1/completions` has them.
-#[derive(Debug, Default, Serialize)]
-pub(crate) struct LegacyLogprobs {
-    pub tokens: Vec<String>,
-    pub token_logprobs: Vec<f32>,
-    pub top_logprobs: Vec<BTreeMap<String, f32>>,
-    /// Characters before each token.
-    pub text_offset: Vec<usize>,
-}
-
-impl LegacyLogprobs {
-    /// `offset`: characters before the first of these tokens.
-    pub fn new(logprobs: &[NamedLogprob], mut offset: usize) -> Self {
-        let mut legacy = Self::default();
-        for NamedLogprob { token, logprob, top } in logprobs {
-            legacy.tokens.push(token.clone());
-            legacy.token_logprobs.push(logprob.max(LEAST_LOGPROB));
-            let top = top.iter().map(|(token, logprob)| (token.clone(), logprob.max(LEAST_LOGPROB)));
-            legacy.top_logprobs.push(top.collect());
-            legacy.text_offset.push(offset);
-            offset += token.chars().count();
-        }
-        legacy
     }
 }

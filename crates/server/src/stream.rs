@@ -12,13 +12,14 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::app::{App, unix_seconds};
-use crate::ask::{Answers, Begun, Heard, NamedLogprob, Next};
+use crate::ask::{Answers, Begun, Heard, Next};
 use crate::disclosure::{Disclosure, fallback};
 use crate::error::ApiError;
 use crate::gather::Totals;
 use crate::ids::random_id;
 use crate::openai::{Chunk, TimingsBody, UsageBody};
 use crate::sse::{self, Framing, Gone, Writer};
+use crate::token_names::NamedLogprob;
 
 /// What makes a stream one of chat or of completions.
 pub(crate) trait Dialect: Send + 'static {
@@ -114,7 +115,8 @@ impl<D: Dialect> Stream<D> {
                 Next::Heard(index, heard) => (index, heard),
             };
             match heard {
-                Heard::Loading { .. } | Heard::Failed(_) => {}
+                // No stream tells of the prompt.
+                Heard::Loading { .. } | Heard::Failed(_) | Heard::Prompt(_) => {}
                 Heard::Started { model, .. } => {
                     self.author = model;
                     if answers.attempts().len() > self.told_attempts {

@@ -17,7 +17,7 @@ mod wire;
 
 pub use failure::{Failure, FailureKind, Stage};
 pub use fault::{FaultError, Faults, Faulty};
-pub use output::{Completion, Delta, Embedded, FinishReason, Timings, TokenLogprob, ToolCallDelta, Usage};
+pub use output::{Completion, Delta, Embedded, FinishReason, PromptToken, Timings, TokenLogprob, ToolCallDelta, Usage};
 pub use request::{Input, Message, Prompt, Request, RequestId, ResponseFormat, Resume, Role, SamplingParams, ToolChoice};
 pub use serve::serve;
 pub use spec::{

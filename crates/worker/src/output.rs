@@ -15,9 +15,13 @@ pub struct Delta {
     pub tool_calls: Vec<ToolCallDelta>,
     /// Every token accepted since the previous delta, those whose text is held back included.
     pub token_ids: Vec<u32>,
-    /// One entry per token, where asked for.
+    /// One entry per token, where asked for. Where the prompt's are asked for, one of the token that ends the answer too, which is
+    /// not among `token_ids`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub logprobs: Vec<TokenLogprob>,
+    /// The next tokens of the prompt, where their log-probabilities are asked for. All come before the first token of the answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prompt: Vec<PromptToken>,
 }
 
 impl Delta {
@@ -57,6 +61,16 @@ pub struct TokenLogprob {
     /// The most likely tokens and theirs, best first.
     #[serde(deserialize_with = "logprobs")]
     pub top: Vec<(u32, f32)>,
+}
+
+/// A token of the prompt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PromptToken {
+    /// The first one: there is nothing that it follows.
+    First(u32),
+    /// Any other.
+    Scored(TokenLogprob),
 }
 
 /// JSON writes the logarithm of zero as `null`.

@@ -30,6 +30,10 @@ pub struct Request {
     pub stop: Vec<String>,
     /// Report the log-probability of each token, with this many alternatives.
     pub logprobs: Option<u8>,
+    /// Report the log-probability of each token of the prompt before the answer, with this many alternatives; of an answer to no
+    /// tokens too. Where an answer is resumed, its prompt was reported before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_logprobs: Option<u8>,
     /// What the answer must look like; tokens that would break it are never drawn.
     #[serde(default, skip_serializing_if = "ResponseFormat::is_text")]
     pub format: ResponseFormat,
@@ -74,6 +78,7 @@ impl Request {
             max_tokens: None,
             stop: Vec::new(),
             logprobs: None,
+            prompt_logprobs: None,
             format: ResponseFormat::Text,
             resume: None,
         }
@@ -98,12 +103,32 @@ pub enum Input {
     },
     /// Text or tokens, continued as they are.
     Completion(Prompt),
+    /// What is missing between a beginning and this end, for a model whose vocabulary has tokens that ask for that.
+    Infill {
+        /// What stands before the gap.
+        prefix: Prompt,
+        /// What stands after it; spellings of special tokens in it are plain text.
+        suffix: String,
+    },
 }
 
 impl Input {
+    /// Why a model cannot fill a gap. Names the part of the input first, as every refusal of a part does.
+    pub const NO_INFILL: &'static str = "suffix: this model fills no gaps: its vocabulary has no fill-in-the-middle tokens";
+
     /// A conversation without tools.
     pub fn chat(messages: Vec<Message>) -> Self {
         Self::Chat { messages, tools: Vec::new(), tool_choice: ToolChoice::Auto, variables: Map::new() }
+    }
+
+    /// Whether a gap is to be filled.
+    pub fn is_infill(&self) -> bool {
+        matches!(self, Self::Infill { .. })
+    }
+
+    /// Whether token ids are among it, which mean something to one vocabulary alone.
+    pub fn has_token_ids(&self) -> bool {
+        matches!(self, Self::Completion(Prompt::Tokens(_)) | Self::Infill { prefix: Prompt::Tokens(_), .. })
     }
 }
 

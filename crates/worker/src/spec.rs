@@ -223,6 +223,8 @@ pub struct ModelInfo {
     pub has_chat_template: bool,
     /// Whether that template hears of tools; where it does not, the model is told of them in words.
     pub calls_tools: bool,
+    /// Whether its vocabulary has the tokens that [`crate::Input::Infill`] needs.
+    pub infills: bool,
     /// What running it needs.
     pub footprint: Footprint,
 }

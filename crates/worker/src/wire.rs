@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Raised with every change of the messages.
-pub(crate) const PROTOCOL: u32 = 1;
+pub(crate) const PROTOCOL: u32 = 2;
 /// The build that speaks: parent and child must be of the same one.
 pub(crate) const BUILD: &str = match option_env!("DOWNSHIFT_BUILD_ID") {
     Some(id) => id,
@@ -291,11 +291,12 @@ pub(crate) fn invalid(message: String) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::TokenLogprob;
+    use crate::{PromptToken, TokenLogprob};
 
     fn delta() -> FromWorker {
         let logprobs = vec![TokenLogprob { token_id: 7, logprob: -0.1, top: vec![(7, -0.1), (8, f32::NEG_INFINITY)] }];
-        FromWorker::Delta(Delta { text: "\u{1f600}\0".to_owned(), token_ids: vec![7], logprobs, ..Delta::default() })
+        let prompt = vec![PromptToken::First(3), PromptToken::Scored(logprobs[0].clone())];
+        FromWorker::Delta(Delta { text: "\u{1f600}\0".to_owned(), token_ids: vec![7], logprobs, prompt, ..Delta::default() })
     }
 
     #[test]

@@ -5,11 +5,11 @@ use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 use downshift_kernels::kv::KV_BLOCK;
-use downshift_worker::{FinishReason, RequestId, TokenLogprob};
+use downshift_worker::{FinishReason, PromptToken, RequestId, TokenLogprob};
 
 use crate::error::Error;
-use crate::sampler::{self, SampleError, Sampler};
-use crate::session::{MIN_COMPUTED, Sequence};
+use crate::sampler::{self, Logprobs, NonFinite, SampleError, Sampler};
+use crate::session::{Feed, MIN_COMPUTED, Sequence};
 
 /// One request as the batcher sees it.
 pub(crate) struct Job {
@@ -27,16 +27,23 @@ pub(crate) struct Job {
     pub is_end: Arc<dyn Fn(u32) -> bool + Send + Sync>,
     /// Alternatives per token to report, if any.
     pub logprobs: Option<usize>,
+    /// Alternatives per token of the prompt to report, if any; the token that ends the answer is reported then, too. None where
+    /// an answer is resumed.
+    pub prompt_logprobs: Option<usize>,
     /// Where events go; a closed channel is a client that left.
     pub events: Sender<Event>,
 }
 
 /// What happens to a request, in order.
 pub(crate) enum Event {
+    /// The next tokens of the prompt, where they are asked for.
+    Prompt(Vec<PromptToken>),
     /// The prompt is computed, but for this many tokens that were found in the cache. Comes once, before the first token.
     Prefilled { n_cached: usize },
     /// A token was drawn.
     Token { id: u32, logprob: Option<TokenLogprob>, at: Instant },
+    /// The token that ends the answer was drawn, where the prompt's are asked for.
+    Last(TokenLogprob),
     /// The answer is over; nothing follows.
     End(Result<FinishReason, Arc<Error>>),
 }
@@ -48,6 +55,10 @@ pub(super) struct Running {
     pub n_generated: usize,
     /// Positions of the prompt that were not computed for it.
     pub n_cached: usize,
+    /// Tokens of the prompt that are to be told with their log-probabilities: all or none.
+    n_to_score: usize,
+    /// Those that were told.
+    n_scored: usize,
 }
 
 /// What became of a request with a step.
@@ -59,20 +70,78 @@ pub(super) enum Progress {
     Spoiled,
 }
 
-/// A token, its log-probabilities where asked for, and whether nothing may follow it.
-pub(super) type Drawn = Result<(u32, Option<TokenLogprob>, bool), SampleError>;
+/// What a row of logits is asked for.
+pub(super) enum Ask<'a> {
+    /// The probability of this token of the prompt.
+    Score { token_id: u32, n_top: usize },
+    /// The token after `n_generated` others.
+    Draw { sampler: &'a mut Sampler, n_generated: usize, logprobs: Option<usize> },
+    /// Nothing: it follows rows that are asked, at the end of an answer of no tokens.
+    Nothing,
+}
 
-/// Draws the token after `n_generated` others.
-pub(super) fn draw(drawer: &mut Sampler, n_generated: usize, logprobs: Option<usize>, logits: &[f32]) -> Drawn {
+/// What a row of logits says.
+pub(super) enum Said {
+    Scored(Result<TokenLogprob, NonFinite>),
+    Drawn(Drawn),
+    Nothing,
+}
+
+/// A token, its log-probabilities where asked for, and whether nothing may follow it.
+type Drawn = Result<(u32, Option<TokenLogprob>, bool), SampleError>;
+
+impl Ask<'_> {
+    pub fn of(&mut self, logits: &[f32]) -> Said {
+        match self {
+            Self::Score { token_id, n_top } => Said::Scored(scored(logits, *token_id, *n_top)),
+            Self::Draw { sampler, n_generated, logprobs } => Said::Drawn(draw(sampler, *n_generated, *logprobs, logits)),
+            Self::Nothing => Said::Nothing,
+        }
+    }
+}
+
+fn draw(drawer: &mut Sampler, n_generated: usize, logprobs: Option<usize>, logits: &[f32]) -> Drawn {
     let id = drawer.next(logits, n_generated as u64)?;
-    let table = logprobs.map(|n_top| sampler::logprobs(logits, id, n_top)).transpose()?;
-    let logprob = table.map(|table| TokenLogprob { token_id: id, logprob: table.chosen, top: table.top });
+    let logprob = logprobs.map(|n_top| scored(logits, id, n_top)).transpose()?;
     Ok((id, logprob, drawer.is_complete()))
+}
+
+fn scored(logits: &[f32], token_id: u32, n_top: usize) -> Result<TokenLogprob, NonFinite> {
+    let Logprobs { chosen, top } = sampler::logprobs(logits, token_id, n_top)?;
+    Ok(TokenLogprob { token_id, logprob: chosen, top })
 }
 
 impl Running {
     pub fn new(job: Job) -> Self {
-        Self { n_generated: job.n_resumed, job, sequence: Sequence::default(), n_cached: 0 }
+        let n_to_score = if job.prompt_logprobs.is_some() { job.token_ids.len() } else { 0 };
+        Self { n_generated: job.n_resumed, job, sequence: Sequence::default(), n_cached: 0, n_to_score, n_scored: 0 }
+    }
+
+    /// Whether probabilities of the prompt's tokens are still to be told, so that its rows must be computed and not be reused.
+    pub fn scores(&self) -> bool {
+        self.n_scored < self.n_to_score
+    }
+
+    /// What to feed of the next `share` tokens, and what its rows of logits are asked for, in order.
+    pub fn feed(&mut self, share: usize) -> (Feed<'_>, Vec<Ask<'_>>) {
+        let Self { job, sequence, n_generated, n_to_score, n_scored, .. } = self;
+        let Job { token_ids, sampler, max_tokens, logprobs, prompt_logprobs, .. } = job;
+        let (start, end) = (sequence.len(), sequence.len() + share);
+        let complete = share > 0 && end == token_ids.len();
+        let draws = complete && *n_generated < *max_tokens && !sampler.is_complete();
+        // The row at a position is about the token after it.
+        let first = match prompt_logprobs {
+            Some(_) if n_scored < n_to_score => start.max((*n_scored).max(1) - 1).min(end),
+            _ if draws => end - 1,
+            _ => end,
+        };
+        let n_top = prompt_logprobs.unwrap_or(0);
+        let scored = (first + 1..end + 1).filter(|&at| at < *n_to_score);
+        let mut asks: Vec<Ask<'_>> = scored.map(|at| Ask::Score { token_id: token_ids[at], n_top }).collect();
+        if asks.len() < end - first {
+            asks.push(if draws { Ask::Draw { sampler, n_generated: *n_generated, logprobs: *logprobs } } else { Ask::Nothing });
+        }
+        (Feed { sequence, token_ids: &token_ids[start..end], logits_from: first - start }, asks)
     }
 
     /// Tokens that the model has not seen yet: the rest of the prompt, or the last one drawn.
@@ -102,14 +171,53 @@ impl Running {
         self.job.events.send(event).is_ok()
     }
 
-    /// Reports what was drawn from the last position.
-    pub fn take(&mut self, drawn: Drawn, positions: usize) -> Progress {
-        let pos = self.sequence.len() - 1;
-        let (ended, progress) = match drawn {
-            Err(SampleError::NonFinite(_)) => (Some(Err(Arc::new(Error::NonFinite { pos }))), Progress::Spoiled),
-            Err(SampleError::Constraint(error)) => (Some(Err(Arc::new(error.into()))), Progress::Over),
-            Ok((id, ..)) if (self.job.is_end)(id) => {
+    /// Reports what its rows say, all of them, of a step that fed `share` tokens.
+    pub fn take(&mut self, said: Vec<Said>, share: usize, positions: usize) -> Progress {
+        let mut scored = Vec::new();
+        if share > 0 && self.scores() && self.n_scored == 0 {
+            scored.push(PromptToken::First(self.job.token_ids[0]));
+        }
+        let mut drawn = None;
+        for said in said {
+            match said {
+                Said::Scored(Ok(logprob)) => scored.push(PromptToken::Scored(logprob)),
+                Said::Scored(Err(NonFinite { .. })) => return self.spoiled(self.n_scored + scored.len() - 1),
+                Said::Drawn(found) => drawn = Some(found),
+                Said::Nothing => {}
+            }
+        }
+        self.n_scored += scored.len();
+        if !scored.is_empty() && !self.tell(Event::Prompt(scored)) {
+            return Progress::Over;
+        }
+        match drawn {
+            Some(drawn) => self.take_drawn(drawn, positions),
+            None if share > 0 && self.pending() == 0 => {
                 self.tell_prefilled();
+                let reason = if self.job.sampler.is_complete() { FinishReason::Stop } else { FinishReason::Length };
+                self.tell(Event::End(Ok(reason)));
+                Progress::Over
+            }
+            None => Progress::GoesOn,
+        }
+    }
+
+    /// The logits at `pos` are no numbers.
+    fn spoiled(&self, pos: usize) -> Progress {
+        self.tell(Event::End(Err(Arc::new(Error::NonFinite { pos }))));
+        Progress::Spoiled
+    }
+
+    /// Reports what was drawn from the last position.
+    fn take_drawn(&mut self, drawn: Drawn, positions: usize) -> Progress {
+        let (ended, progress) = match drawn {
+            Err(SampleError::NonFinite(_)) => return self.spoiled(self.sequence.len() - 1),
+            Err(SampleError::Constraint(error)) => (Some(Err(Arc::new(error.into()))), Progress::Over),
+            Ok((id, logprob, _)) if (self.job.is_end)(id) => {
+                self.tell_prefilled();
+                if let Some(logprob) = logprob.filter(|_| self.job.prompt_logprobs.is_some()) {
+                    self.tell(Event::Last(logprob));
+                }
                 (Some(Ok(FinishReason::Stop)), Progress::Over)
             }
             Ok((id, logprob, complete)) => {

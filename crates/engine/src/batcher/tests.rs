@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 
 use downshift_kernels::kv::KV_BLOCK;
+use downshift_worker::{PromptToken, TokenLogprob};
 
 use super::*;
 use crate::models::{Batch, Forward};
@@ -67,7 +68,7 @@ impl Forward for Recall {
 }
 
 /// What [`Recall`] says after `seen`: depends on every token and its place.
-fn next_token(seen: &[u32]) -> u32 {
+pub(super) fn next_token(seen: &[u32]) -> u32 {
     let hash = seen.iter().fold(7u64, |hash, &id| (hash ^ u64::from(id)).wrapping_mul(0x0100_0000_01b3).rotate_left(11));
     (hash % u64::from(POISON)) as u32
 }
@@ -81,25 +82,27 @@ fn alone(prompt: &[u32], n: usize) -> Vec<u32> {
     seen.split_off(prompt.len())
 }
 
-struct Rig {
-    batcher: Batcher,
-    n_computed: Arc<AtomicUsize>,
+pub(super) struct Rig {
+    pub batcher: Batcher,
+    pub n_computed: Arc<AtomicUsize>,
     next_id: u64,
 }
 
 /// The client's end of a request.
-struct Client {
-    id: RequestId,
+pub(super) struct Client {
+    pub id: RequestId,
     prompt: Vec<u32>,
     max_tokens: usize,
+    is_scored: bool,
     events: Receiver<Event>,
-    token_ids: Vec<u32>,
-    n_cached: Option<usize>,
-    end: Option<Result<FinishReason, Arc<Error>>>,
+    pub token_ids: Vec<u32>,
+    pub n_cached: Option<usize>,
+    pub scored: Vec<PromptToken>,
+    pub end: Option<Result<FinishReason, Arc<Error>>>,
 }
 
 impl Rig {
-    fn new(positions: usize, parallel: usize) -> Self {
+    pub fn new(positions: usize, parallel: usize) -> Self {
         let n_computed = Arc::<AtomicUsize>::default();
         let n_rows = positions.next_multiple_of(KV_BLOCK);
         let decoder = Recall { rows: vec![None; n_rows], n_computed: Arc::clone(&n_computed), max_rows: 96 };
@@ -107,6 +110,11 @@ impl Rig {
     }
 
     fn submit(&mut self, prompt: &[u32], max_tokens: usize) -> Client {
+        self.submit_as(prompt, max_tokens, false)
+    }
+
+    /// With `is_scored`, log-probabilities of the prompt are asked for, and one alternative.
+    pub fn submit_as(&mut self, prompt: &[u32], max_tokens: usize, is_scored: bool) -> Client {
         self.next_id += 1;
         let id = RequestId(self.next_id);
         let (sender, events) = channel();
@@ -118,12 +126,14 @@ impl Rig {
             max_tokens,
             is_end: Arc::new(|_| false),
             logprobs: None,
+            prompt_logprobs: is_scored.then_some(1),
             events: sender,
         });
-        Client { id, prompt: prompt.to_vec(), max_tokens, events, token_ids: Vec::new(), n_cached: None, end: None }
+        let (token_ids, n_cached, scored, end) = (Vec::new(), None, Vec::new(), None);
+        Client { id, prompt: prompt.to_vec(), max_tokens, is_scored, events, token_ids, n_cached, scored, end }
     }
 
-    fn step(&mut self) {
+    pub fn step(&mut self) {
         self.batcher.step();
         self.check();
     }
@@ -135,7 +145,7 @@ impl Rig {
     }
 
     /// Steps until nothing is left to do.
-    fn finish(&mut self) {
+    pub fn finish(&mut self) {
         for _ in 0..100_000 {
             if self.batcher.is_empty() {
                 assert_eq!(self.batcher.session.used_positions(), 0, "all blocks are back");
@@ -158,7 +168,7 @@ impl Rig {
 }
 
 impl Client {
-    fn read(&mut self) {
+    pub fn read(&mut self) {
         while let Ok(event) = self.events.try_recv() {
             assert!(self.end.is_none(), "nothing follows the end");
             match event {
@@ -166,6 +176,11 @@ impl Client {
                     assert!(self.n_cached.replace(n_cached).is_none() && self.token_ids.is_empty(), "once, before the first token");
                     assert!(n_cached < self.prompt.len());
                 }
+                Event::Prompt(tokens) => {
+                    assert!(self.n_cached.is_none() && self.token_ids.is_empty(), "before the answer");
+                    self.scored.extend(tokens);
+                }
+                Event::Last(_) => panic!("no token ends an answer here"),
                 Event::Token { id, .. } => self.token_ids.push(id),
                 Event::End(end) => self.end = Some(end),
             }
@@ -173,12 +188,14 @@ impl Client {
     }
 
     /// Whole and right, or honest about why not.
-    fn check(&self, positions: usize) {
+    pub fn check(&self, positions: usize) {
         match self.end.as_ref().expect("an end") {
             Ok(_) => {
                 assert!(!self.prompt.contains(&POISON));
                 assert_eq!(self.token_ids, alone(&self.prompt, self.token_ids.len()), "not the answer of a fresh session");
                 assert_eq!(self.token_ids.len(), self.max_tokens.min(positions + 1 - self.prompt.len()));
+                assert_eq!(self.scored, if self.is_scored { scores(&self.prompt) } else { Vec::new() });
+                assert!(!self.is_scored || self.n_cached == Some(0), "logits are not kept");
             }
             Err(error) => {
                 assert!(matches!(**error, Error::NonFinite { .. }) && self.prompt.contains(&POISON), "{error}");
@@ -188,8 +205,19 @@ impl Client {
     }
 }
 
+/// The log-probabilities of a prompt, each from all that comes before its token.
+fn scores(prompt: &[u32]) -> Vec<PromptToken> {
+    let total = (f64::from(1f32.exp()) + (N_VOCAB - 1) as f64).ln();
+    let score = |at: usize| {
+        let likely = next_token(&prompt[..at]);
+        let logprob = |token_id: u32| (f64::from(u8::from(token_id == likely)) - total) as f32;
+        PromptToken::Scored(TokenLogprob { token_id: prompt[at], logprob: logprob(prompt[at]), top: vec![(likely, logprob(likely))] })
+    };
+    [PromptToken::First(prompt[0])].into_iter().chain((1..prompt.len()).map(score)).collect()
+}
+
 /// Tokens of one of several families, so that prompts begin alike by chance.
-fn text(family: u32, n: usize) -> Vec<u32> {
+pub(super) fn text(family: u32, n: usize) -> Vec<u32> {
     (0..n as u32).map(|i| (i * i + i * family + 3 * family) % POISON).collect()
 }
 
@@ -228,7 +256,9 @@ fn whatever_comes_and_goes_every_answer_is_that_of_a_fresh_session_and_no_block_
             match dice.roll(10) {
                 0 | 1 if clients.len() < 8 => {
                     let prompt = dice.prompt(positions - 1);
-                    let client = rig.submit(&prompt, 1 + dice.roll(100));
+                    let is_scored = dice.roll(3) == 0;
+                    let max_tokens = dice.roll(100) + usize::from(!is_scored);
+                    let client = rig.submit_as(&prompt, max_tokens, is_scored);
                     clients.insert(client.id.0, client);
                 }
                 2 if !clients.is_empty() => {

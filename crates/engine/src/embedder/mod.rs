@@ -82,6 +82,7 @@ impl Embedder {
             dimension: Some(self.folder.dimension() as u32),
             has_chat_template: false,
             calls_tools: false,
+            infills: false,
             footprint: self.footprint(),
         }
     }

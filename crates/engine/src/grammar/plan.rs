@@ -46,7 +46,7 @@ pub(crate) fn guide(request: &Request, prompts: &PromptBuilder, thought: Thought
     let tools = offered(&request.input);
     let choice = match &request.input {
         Input::Chat { tool_choice, .. } => tool_choice,
-        Input::Completion(_) => &ToolChoice::None,
+        Input::Completion(_) | Input::Infill { .. } => &ToolChoice::None,
     };
     let format = named_format(&request.format)?;
     let form = prompts.dialect().form();

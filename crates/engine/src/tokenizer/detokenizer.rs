@@ -26,6 +26,12 @@ impl<'t> Detokenizer<'t> {
         Self { tokenizer, held: Vec::new(), strip_space: tokenizer.strip_space && !ordinary, show_control: false, shown: &[] }
     }
 
+    /// Of a stream within a text: a space at its beginning is the text's own.
+    pub fn within(mut self) -> Self {
+        self.strip_space = false;
+        self
+    }
+
     /// Emits the spellings of control tokens too.
     pub fn with_control(mut self) -> Self {
         self.show_control = true;

@@ -23,6 +23,8 @@ mod wordpiece;
 mod words;
 
 #[cfg(test)]
+mod infill_tests;
+#[cfg(test)]
 mod split_tests;
 #[cfg(test)]
 mod tests;
@@ -31,6 +33,7 @@ use std::borrow::Cow;
 
 pub use detokenizer::Detokenizer;
 pub use error::TokenizerError;
+pub use roles::InfillTokens;
 pub use special::Special;
 pub use vocab::TokenKind;
 
@@ -155,17 +158,27 @@ impl Tokenizer {
 
     /// Appends the tokens of `text` to `out`, without a beginning or end of text.
     pub fn encode(&self, text: &str, special: Special, out: &mut Vec<u32>) {
+        self.encode_parts(text, special, true, out);
+    }
+
+    /// As [`Tokenizer::encode`] of plain text that stands within another: no space is added before it.
+    pub fn encode_within(&self, text: &str, out: &mut Vec<u32>) {
+        self.encode_parts(text, Special::Plain, false, out);
+    }
+
+    fn encode_parts(&self, text: &str, special: Special, begins: bool, out: &mut Vec<u32>) {
         let mut rest = text;
         while rest.len() > LONGEST_TEXT_BYTES {
             let (head, tail) = rest.split_at(rest.floor_char_boundary(LONGEST_TEXT_BYTES));
-            self.encode_part(head, special, out);
+            self.encode_part(head, special, begins, out);
             rest = tail;
         }
-        self.encode_part(rest, special, out);
+        self.encode_part(rest, special, begins, out);
     }
 
-    fn encode_part(&self, text: &str, special: Special, out: &mut Vec<u32>) {
-        let mut after_special = true;
+    /// `begins`: where words begin with a space, one is added before the text.
+    fn encode_part(&self, text: &str, special: Special, begins: bool, out: &mut Vec<u32>) {
+        let mut after_special = begins;
         for fragment in self.special.partition(&self.vocab, text, special) {
             let text = match fragment {
                 Fragment::Token(id) => {
@@ -281,6 +294,11 @@ impl Tokenizer {
     /// The token that hides a word.
     pub fn mask(&self) -> Option<u32> {
         self.roles.mask
+    }
+
+    /// The tokens that ask for what is missing between two texts, if the model knows such a question.
+    pub fn infill(&self) -> Option<InfillTokens> {
+        self.roles.infill
     }
 
     /// Whether generation ends with `id`.

@@ -20,6 +20,18 @@ pub(super) struct Roles {
     pub(super) end_of_generation: Vec<u32>,
     /// Markers that a model writes around its channels: shown, but never made from plain text.
     pub(super) markers: Vec<u32>,
+    pub(super) infill: Option<InfillTokens>,
+}
+
+/// What a model that fills gaps reads: prefix token, text before the gap, suffix token, text after it, middle token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InfillTokens {
+    /// Before the text before the gap.
+    pub prefix: u32,
+    /// Before the text after the gap.
+    pub suffix: u32,
+    /// Before what fills it.
+    pub middle: u32,
 }
 
 /// The roles of a kind of vocabulary where the file does not say.
@@ -87,8 +99,9 @@ const CHANNEL_MARKERS: &[&str] = &["<|channel|>", "<|message|>", "<|start|>", "<
 impl Roles {
     /// Reads the roles and sets the type of tokens that have one to CONTROL.
     pub(super) fn read(m: &Metadata, vocab: &mut Vocab, defaults: Defaults) -> Result<Self, TokenizerError> {
-        let id = |key: &'static str| special_id(m, key, vocab.len());
-        let known = |id: Option<u32>| id.filter(|&id| (id as usize) < vocab.len());
+        let n_tokens = vocab.len();
+        let id = |key: &'static str| special_id(m, key, n_tokens);
+        let known = |id: Option<u32>| id.filter(|&id| (id as usize) < n_tokens);
         let first = id("tokenizer.ggml.bos_token_id")?.or(id("tokenizer.ggml.cls_token_id")?);
         let mut roles = Self {
             bos: first.or(known(defaults.bos)),
@@ -106,20 +119,18 @@ impl Roles {
             ("tokenizer.ggml.fim_suf_token_id", "tokenizer.ggml.suffix_token_id", FIM_SUFFIX),
             ("tokenizer.ggml.fim_mid_token_id", "tokenizer.ggml.middle_token_id", FIM_MIDDLE),
         ];
-        let mut unnamed = Vec::new();
-        for (key, old_key, spellings) in fim {
-            if id(old_key)?.or(id(key)?).is_none() {
-                unnamed.push(spellings);
-            }
+        let mut found = [None; 3];
+        for (found, (key, old_key, spellings)) in found.iter_mut().zip(fim) {
+            *found = id(old_key)?.or(id(key)?).or_else(|| control(vocab, spellings));
         }
+        roles.infill = InfillTokens::of(found);
         let fim_ends = [
             (id("tokenizer.ggml.fim_pad_token_id")?, FIM_PADDING),
             (id("tokenizer.ggml.fim_rep_token_id")?, FIM_REPOSITORY),
             (id("tokenizer.ggml.fim_sep_token_id")?, FIM_FILE),
         ];
-
-        for spellings in unnamed {
-            control(vocab, spellings);
+        for id in roles.infill.iter().flat_map(|tokens| [tokens.prefix, tokens.suffix, tokens.middle]) {
+            vocab.reserve(id);
         }
         for (named, spellings) in fim_ends {
             roles.end_of_generation.extend(named.or_else(|| control(vocab, spellings)));
@@ -166,6 +177,14 @@ impl Roles {
     fn mark(&mut self, vocab: &mut Vocab, id: u32) {
         vocab.set_kind(id, TokenKind::UserDefined);
         self.markers.push(id);
+    }
+}
+
+impl InfillTokens {
+    /// A model that lacks one of them, or has one for two purposes, does not fill gaps.
+    fn of(found: [Option<u32>; 3]) -> Option<Self> {
+        let [Some(prefix), Some(suffix), Some(middle)] = found else { return None };
+        (prefix != suffix && suffix != middle && middle != prefix).then_some(Self { prefix, suffix, middle })
     }
 }
 

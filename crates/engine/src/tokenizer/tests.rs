@@ -10,7 +10,7 @@ const TYPES: &str = "tokenizer.ggml.token_type";
 const SCORES: &str = "tokenizer.ggml.scores";
 const MERGES: &str = "tokenizer.ggml.merges";
 
-fn read(writer: &GgufWriter) -> Result<Tokenizer, TokenizerError> {
+pub(super) fn read(writer: &GgufWriter) -> Result<Tokenizer, TokenizerError> {
     let file = Gguf::parse(Bytes::from(writer.finish()), "test.gguf")?;
     Tokenizer::from_metadata(file.metadata())
 }
@@ -20,7 +20,7 @@ fn byte_letters() -> Vec<String> {
 }
 
 /// A byte-level vocabulary: the bytes, what `merges` make, then special tokens of these types.
-fn byte_level(pre: &str, merges: &[&str], special: &[(&str, i32)]) -> GgufWriter {
+pub(super) fn byte_level(pre: &str, merges: &[&str], special: &[(&str, i32)]) -> GgufWriter {
     let mut tokens = byte_letters();
     tokens.extend(merges.iter().map(|merge| merge.replacen(' ', "", 1)));
     tokens.dedup();
@@ -38,7 +38,7 @@ fn byte_level(pre: &str, merges: &[&str], special: &[(&str, i32)]) -> GgufWriter
 }
 
 /// A vocabulary with scores: unknown, beginning, end, the bytes if wanted, then `pieces`.
-fn scored(model: &str, bytes: bool, pieces: &[(&str, f32)]) -> GgufWriter {
+pub(super) fn scored(model: &str, bytes: bool, pieces: &[(&str, f32)]) -> GgufWriter {
     let mut tokens: Vec<String> = ["<unk>", "<s>", "</s>"].map(String::from).to_vec();
     let mut types = vec![2, 3, 3];
     let mut scores = vec![0.0; 3];
@@ -60,7 +60,7 @@ fn scored(model: &str, bytes: bool, pieces: &[(&str, f32)]) -> GgufWriter {
         .u32("tokenizer.ggml.unknown_token_id", 0)
 }
 
-fn pieces(tokenizer: &Tokenizer, text: &str, special: Special) -> Vec<String> {
+pub(super) fn pieces(tokenizer: &Tokenizer, text: &str, special: Special) -> Vec<String> {
     let mut ids = Vec::new();
     tokenizer.encode(text, special, &mut ids);
     ids.iter().map(|&id| tokenizer.piece(id).unwrap().to_owned()).collect()

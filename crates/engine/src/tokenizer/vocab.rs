@@ -153,6 +153,12 @@ impl Vocab {
         self.kinds[id as usize] = kind;
     }
 
+    /// Makes `id` a control token that no ordinary text becomes, whatever the file says.
+    pub(super) fn reserve(&mut self, id: u32) {
+        self.set_kind(id, TokenKind::Control);
+        self.plain[id as usize] = false;
+    }
+
     /// The score of `id`, or 0 where the vocabulary was read without scores.
     pub(super) fn score(&self, id: u32) -> f32 {
         self.scores.get(id as usize).copied().unwrap_or(0.0)

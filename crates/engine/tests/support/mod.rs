@@ -1,7 +1,5 @@
 //! A tiny worker and what it says.
 
-pub mod schema;
-
 use std::ops::ControlFlow;
 use std::sync::Arc;
 

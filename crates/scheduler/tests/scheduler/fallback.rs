@@ -220,6 +220,24 @@ fn token_ids_are_not_given_to_another_vocabulary() {
 }
 
 #[test]
+fn a_gap_is_filled_by_a_model_that_knows_how_to() {
+    let fake = Fake::new();
+    let scheduler = fake.scheduler(ABC);
+    let gap = |prefix| Input::Infill { prefix, suffix: "end".to_owned() };
+    let ask = |prefix| submit(&scheduler, Request::new(scheduler.next_request_id(), gap(prefix)), &[], streamed(), 99);
+    let nobody = ask(Prompt::Text("begin".to_owned())).result.unwrap_err();
+    assert_eq!((nobody.class(), nobody.failure.message.as_str()), (RefusedClass::Invalid, Input::NO_INFILL));
+    assert_eq!(nobody.attempts.len(), 3);
+    fake.infilling.lock().unwrap().push("b".to_owned());
+    let scheduler = fake.scheduler(ABC);
+    let ask = |prefix| submit(&scheduler, Request::new(scheduler.next_request_id(), gap(prefix)), &[], streamed(), 99);
+    let answered = ask(Prompt::Text("begin".to_owned()));
+    assert_eq!((answered.attempts().as_str(), answered.model()), ("a:cannot_do", "b"));
+    assert_eq!(ask(Prompt::Tokens(vec![1])).attempts(), "a:cannot_do b:cannot_do c:cannot_do", "ids are of one vocabulary");
+    assert_eq!(fake.count_of("load a on cpu with 4096"), 0, "what cannot do it is not loaded");
+}
+
+#[test]
 fn a_request_chooses_its_own_chain() {
     let fake = Fake::new();
     let scheduler = fake.scheduler(ABC);
@@ -249,12 +267,16 @@ fn no_more_models_are_tried_than_max_fallbacks_allows() {
 #[test]
 fn content_checks_apply_to_unstreamed_answers_only() {
     let fake = Fake::new();
-    fake.act("a", [after(0, Then::End), after(0, Then::End)]);
+    fake.act("a", [after(0, Then::End), after(0, Then::End), after(0, Then::End)]);
     let scheduler = fake.scheduler(&format!("[settings]\nfallback_on = [\"empty\"]\n{ABC}"));
     let unary = ask(&scheduler, &[], Options::default());
     assert_eq!((unary.attempts().as_str(), unary.model()), ("a:empty_answer", "b"));
     let stream = ask(&scheduler, &[], streamed());
     assert_eq!((stream.attempts().as_str(), stream.model(), stream.text.as_str()), ("", "a", "a| "));
+    let chat = Input::chat(Vec::new());
+    let of_prompt = Request { prompt_logprobs: Some(0), ..Request::new(scheduler.next_request_id(), chat) };
+    let told = submit(&scheduler, of_prompt, &[], Options::default(), 99);
+    assert_eq!((told.attempts().as_str(), told.model()), ("", "a"), "what is asked for is not the text");
     let json = fake.scheduler(&format!("[settings]\nfallback_on = [\"invalid_json\"]\n{ABC}"));
     let refused = ask(&json, &[], Options::default());
     assert_eq!(refused.attempts(), "a:invalid_json b:invalid_json c:invalid_json");

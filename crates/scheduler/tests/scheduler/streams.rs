@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use downshift_scheduler::Options;
 use downshift_scheduler::config::OnStreamFailure;
-use downshift_worker::{Delta, FailureKind as K, Input, Message, Request, RequestId, ResponseFormat, Resume, ToolCallDelta, ToolChoice};
+use downshift_worker::{
+    Delta, FailureKind as K, Input, Message, Prompt, Request, RequestId, ResponseFormat, Resume, ToolCallDelta, ToolChoice,
+};
 use serde_json::json;
 
 use crate::support::*;
@@ -95,12 +97,37 @@ fn where_another_model_may_not_go_on_the_error_is_honest() {
     seeded.sampling.seed = Some(1);
     let mut with_logprobs = base();
     with_logprobs.logprobs = Some(2);
+    let mut with_prompt = base();
+    with_prompt.prompt_logprobs = Some(0);
     let refused = Options { on_stream_failure: Some(OnStreamFailure::Error), ..streamed() };
-    for (request, options) in [(seeded, streamed()), (with_logprobs, streamed()), (base(), refused)] {
+    for (request, options) in [(seeded, streamed()), (with_logprobs, streamed()), (with_prompt, streamed()), (base(), refused)] {
         let fake = Fake::new();
         broken(&fake);
         let outcome = submit(&fake.scheduler(ABC), request, &[], options, usize::MAX);
         assert_eq!((outcome.text.as_str(), outcome.kind()), ("a| a0 a1 ", "non_finite"));
+    }
+}
+
+#[test]
+fn a_gap_that_is_half_filled_goes_on_with_a_model_that_fills_gaps_or_ends_honestly() {
+    let gap = || Input::Infill { prefix: Prompt::Text("begin".to_owned()), suffix: "end".to_owned() };
+    for (infilling, text) in [("a c", "a| a0 a1 a>c(non_finite) c2 "), ("a", "a| a0 a1 ")] {
+        let fake = Fake::new();
+        fake.infilling.lock().unwrap().extend(infilling.split(' ').map(str::to_owned));
+        fake.act("a", [after(2, Then::Fail(K::NonFinite))]);
+        let outcome = submit(&fake.scheduler(ABC), Request::new(RequestId(77), gap()), &[], streamed(), usize::MAX);
+        assert_eq!(outcome.text, text);
+        if infilling == "a" {
+            assert_eq!(outcome.attempts(), "a:non_finite b:cannot_do c:cannot_do");
+            assert_eq!(outcome.kind(), "non_finite");
+            continue;
+        }
+        assert_eq!(outcome.attempts(), "a:non_finite b:cannot_do");
+        let last = fake.requests.lock().unwrap()[1].clone();
+        assert_eq!(
+            (last.input, last.resume),
+            (gap(), Some(Resume::Text { text: "a0 a1 ".to_owned(), reasoning: String::new(), tokens: 2 }))
+        );
     }
 }
 

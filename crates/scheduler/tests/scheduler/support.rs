@@ -93,6 +93,8 @@ type Say = fn(usize) -> Delta;
 pub struct Fake {
     pub clock: Arc<FakeClock>,
     pub kinds: Mutex<HashMap<String, ModelKind>>,
+    /// Models that fill gaps; by default none does.
+    pub infilling: Mutex<Vec<String>>,
     pub footprints: Mutex<HashMap<String, Footprint>>,
     /// What workers are found to have resident; by default they do not know.
     pub resident: Mutex<HashMap<String, ResidentMemory>>,
@@ -118,6 +120,7 @@ impl Fake {
         Arc::new(Self {
             clock: Arc::default(),
             kinds: Mutex::default(),
+            infilling: Mutex::default(),
             footprints: Mutex::default(),
             resident: Mutex::default(),
             inspects: Mutex::default(),
@@ -221,6 +224,7 @@ impl Launcher for FakeLauncher {
             dimension: None,
             has_chat_template: true,
             calls_tools: true,
+            infills: self.0.infilling.lock().unwrap().contains(&spec.name),
             footprint,
         })
     }

@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 
 use super::answer::Ending;
 use super::error_body;
-use crate::ask::NamedLogprob;
 use crate::error::ApiError;
 use crate::ids::CallIds;
 use crate::narration::{Frame, Narrator};
 use crate::sse::Framing;
+use crate::token_names::NamedLogprob;
 
 /// Tells an answer in Anthropic's events.
 pub(super) struct Events {

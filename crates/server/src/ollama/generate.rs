@@ -14,17 +14,17 @@ use serde_json::{Map, Number, Value, json};
 
 use super::{model_name, nanoseconds, now};
 use crate::app::App;
-use crate::ask::NamedLogprob;
 use crate::body::Payload;
 use crate::chat::{check_tools, conversation};
 use crate::error::{ApiError, json_response};
 use crate::gather::{Gathered, gather};
-use crate::generation::Generation;
+use crate::generation::{self, Generation};
 use crate::guard::Id;
 use crate::narration::{Frame, Narrator, narrate};
 use crate::openai::{ChatMessage, CommonFields, NamedSchema, Object, ResponseFormat, Texts};
 use crate::sse::Framing;
 use crate::text::with_model;
+use crate::token_names::NamedLogprob;
 
 /// What both routes know.
 #[derive(Debug, Deserialize)]
@@ -117,15 +117,15 @@ pub(crate) async fn generate(
     let fields: Fields = payload.parse()?;
     let GenerateBody { prompt, system, suffix, raw, images } = payload.parse()?;
     drop(payload);
-    if suffix.is_some_and(|suffix| !suffix.is_empty()) {
-        return Err(ApiError::param("suffix", "`suffix` is not supported: these models continue a text and do not fill gaps"));
-    }
+    let suffix = generation::suffix(suffix)?;
     no_images("images", images.as_deref())?;
     let prompt = prompt.unwrap_or_default();
-    if prompt.is_empty() {
+    if prompt.is_empty() && suffix.is_none() {
         return load_or_unload(&app, fields, Shape::Generate).await;
     }
-    let input = if raw.unwrap_or(false) {
+    let input = if let Some(suffix) = suffix {
+        Input::Infill { prefix: Prompt::Text(prompt), suffix }
+    } else if raw.unwrap_or(false) {
         Input::Completion(Prompt::Text(prompt))
     } else {
         let system = system.filter(|system| !system.is_empty()).map(Message::system);

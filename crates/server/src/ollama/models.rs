@@ -75,6 +75,9 @@ pub(crate) async fn show(State(app): State<Arc<App>>, payload: Payload) -> Resul
     if info.calls_tools {
         capabilities.push("tools");
     }
+    if info.infills {
+        capabilities.push("insert");
+    }
     let body = json!({
         "modelfile": format!("FROM {}", entry.spec.path.display()),
         "parameters": parameters(entry),

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::openai::{sampling, stop, tools};
+use super::openai::{sampling, stop, suffix, tools};
 use super::schema::{answer, anything, count, described, either, flag, list, map, merged, object, one_of, or, reference, text, texts};
 
 pub(super) fn schemas() -> Value {
@@ -90,8 +90,9 @@ fn chat() -> Value {
 
 fn generate() -> Value {
     json!({
-        "prompt": text("What the user says; without it the model is loaded."),
-        "system": text("A system turn before it."),
+        "prompt": text("What the user says; without it and suffix the model is loaded."),
+        "suffix": suffix(),
+        "system": text("A system turn before the prompt; not with suffix."),
         "raw": or(flag("The prompt is continued as it is, without a template."), false),
         "images": images(),
     })
@@ -171,7 +172,7 @@ fn shown() -> Value {
             "template": text("Empty."),
             "details": reference("OllamaDetails"),
             "model_info": map("Facts of its header, with GGUF's names."),
-            "capabilities": list(one_of(&["completion", "tools", "embedding"], ""), ""),
+            "capabilities": list(one_of(&["completion", "tools", "insert", "embedding"], ""), ""),
             "modified_at": text("RFC 3339."),
         }),
     )

@@ -164,12 +164,18 @@ fn prompts(most: usize, words: &str) -> Value {
     either([text(""), many(text("")), ids(), many(ids())], words)
 }
 
+/// What stands after a gap.
+pub(super) fn suffix() -> Value {
+    text("What the answer leads up to, of at most 1 MiB; for models with fill-in-the-middle tokens, others are skipped.")
+}
+
 fn completion() -> Value {
     json!({
         "prompt": prompts(128, "Continued as it is. Prompts times answers: at most 128."),
+        "suffix": suffix(),
         "best_of": whole(0, 16, "Answers drawn per prompt, of which the n most likely are given: from n, or 0 for n; not with stream."),
-        "echo": or(flag("The prompt before the answer; not with logprobs."), false),
-        "logprobs": whole(0, 20, "Log-probabilities, and this many alternatives per token."),
+        "echo": or(flag("The prompt before the answer; with logprobs its tokens too, and then not streamed, and not with suffix."), false),
+        "logprobs": whole(0, 20, "Log-probabilities, and this many alternatives per token. Of prompts, with echo: at most 1048576."),
     })
 }
 
@@ -258,8 +264,8 @@ fn completion_logprobs() -> Value {
         &[],
         json!({
             "tokens": list(text(""), ""),
-            "token_logprobs": list(logprob.clone(), ""),
-            "top_logprobs": list(with(map("By token."), "additionalProperties", logprob), ""),
+            "token_logprobs": list(or_null(logprob.clone(), "null for the first token of a prompt."), ""),
+            "top_logprobs": list(or_null(with(map("By token."), "additionalProperties", logprob), "null likewise."), ""),
             "text_offset": list(count(""), "Characters before each token."),
         }),
     )

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::ask::NamedLogprob;
 use crate::gather::Gathered;
 use crate::ids::random_id;
+use crate::token_names::NamedLogprob;
 
 /// One item, as far as it was told.
 pub(super) struct Item {

@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 
 use super::output::{Content, Item, logprobs_json};
 use super::response::{Ended, ResponseObject, Status};
-use crate::ask::NamedLogprob;
 use crate::error::ApiError;
 use crate::gather::reasoning_tokens;
 use crate::ids::CallIds;
 use crate::narration::{Frame, Narrator};
 use crate::sse::Framing;
+use crate::token_names::NamedLogprob;
 
 /// Tells an answer in the events of responses.
 pub(super) struct Events {

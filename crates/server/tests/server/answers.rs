@@ -151,6 +151,77 @@ fn completions_continue_texts_and_tokens_in_order() {
 }
 
 #[test]
+fn an_echoed_prompt_has_log_probabilities_and_the_answers_follow() {
+    let server = abc([("a", says("AB"))]);
+    let whole = server.post("/v1/completions", &json!({"prompt": ["xyz", [72, 105]], "logprobs": 1, "echo": true, "max_tokens": 1})).json();
+    assert_eq!((&whole["choices"][0]["text"], &whole["choices"][1]["text"]), (&json!("xyzAB"), &json!("HiAB")));
+    let expected = json!({
+        "tokens": ["x", "y", "z", "A"],
+        "token_logprobs": [null, -1.0, -2.0, -0.5],
+        "top_logprobs": [null, {"X": -0.125}, {"X": -0.125}, {"A": -0.5}],
+        "text_offset": [0, 1, 2, 3],
+    });
+    assert_eq!(whole["choices"][0]["logprobs"], expected);
+    assert_eq!(whole["choices"][1]["logprobs"]["token_logprobs"], json!([null, -1.0, -0.5]));
+    let prompt_alone = server.post("/v1/completions", &json!({"prompt": "xyz", "logprobs": 0, "echo": true, "max_tokens": 0})).json();
+    let choice = &prompt_alone["choices"][0];
+    assert_eq!((&choice["text"], &choice["finish_reason"]), (&json!("xyz"), &json!("length")));
+    assert_eq!((&choice["logprobs"]["tokens"], &choice["logprobs"]["top_logprobs"]), (&json!(["x", "y", "z"]), &json!([null, {}, {}])));
+    // Only both together ask for it.
+    for body in [json!({"prompt": "x", "echo": true, "best_of": 2}), json!({"prompt": "x", "logprobs": 1})] {
+        server.fake.seen.lock().unwrap().clear();
+        server.post("/v1/completions", &body);
+        assert!(server.fake.seen.lock().unwrap().iter().all(|request| request.prompt_logprobs.is_none()), "{body}");
+    }
+}
+
+#[test]
+fn a_prompt_is_told_by_the_model_that_answers() {
+    let server = abc([("a", Script::BreaksOff(words("cut "), FailureKind::NonFinite)), ("b", says("whole"))]);
+    let reply = server.post("/v1/completions", &json!({"prompt": "xy", "logprobs": 0, "echo": true})).json();
+    let choice = &reply["choices"][0];
+    assert_eq!((&reply["model"], &choice["text"]), (&json!("b"), &json!("xywhole")));
+    assert_eq!(choice["logprobs"]["token_logprobs"], json!([null, -1.0, -0.5]), "once, and not of the one that broke off");
+}
+
+#[test]
+fn a_suffix_asks_for_what_is_missing_before_it() {
+    let server = abc([("a", says("mid dle"))]);
+    let gap = |prefix: &str, suffix: &str| Input::Infill { prefix: Prompt::Text(prefix.to_owned()), suffix: suffix.to_owned() };
+    let one = server.post("/v1/completions", &json!({"prompt": "begin ", "suffix": " end", "echo": true})).json();
+    assert_eq!(one["choices"][0]["text"], "begin mid dle", "the prompt is repeated, what follows is the caller's");
+    assert_eq!(server.fake.request().input, gap("begin ", " end"));
+    let stream = server.post("/v1/completions", &json!({"prompt": ["p", [1]], "suffix": "s", "stream": true}));
+    assert!(stream.body.ends_with("data: [DONE]\n\n"), "{stream:?}");
+    let asked = |path: &str, body: Value| {
+        server.fake.seen.lock().unwrap().clear();
+        let reply = server.post(path, &body);
+        (reply.status, server.fake.seen.lock().unwrap().pop().map(|request| request.input))
+    };
+    let generate = json!({"model": "a", "prompt": "begin ", "suffix": " end", "system": "s", "stream": false});
+    assert_eq!(asked("/api/generate", generate), (200, Some(gap("begin ", " end"))));
+    assert_eq!(asked("/api/generate", json!({"model": "a", "suffix": " end", "raw": true})), (200, Some(gap("", " end"))));
+    assert_eq!(asked("/api/generate", json!({"model": "a", "suffix": ""})), (200, None), "the model is loaded");
+    assert_eq!(asked("/v1/completions", json!({"prompt": "x", "suffix": ""})).1, Some(Input::Completion(Prompt::Text("x".to_owned()))));
+    assert_eq!(server.post("/api/show", &json!({"model": "a"})).json()["capabilities"], json!(["completion", "tools", "insert"]));
+}
+
+#[test]
+fn models_that_fill_no_gaps_are_skipped_and_a_400_if_none_is_left() {
+    let server = abc([("a", says("middle"))]);
+    let body = json!({"model": ["c", "a"], "prompt": "begin", "suffix": "end"});
+    let reply = server.post("/v1/completions", &body);
+    assert_eq!((reply.status, reply.header("x-model"), reply.header("x-fallback-reason")), (200, "a", "cannot_do"));
+    let attempt = &reply.json()["fallback"]["attempts"][0];
+    assert_eq!((&attempt["model"], &attempt["message"]), (&json!("c"), &json!(Input::NO_INFILL)));
+    for path in ["/v1/completions", "/api/generate"] {
+        let refused = server.post(path, &json!({"model": "c", "prompt": "begin", "suffix": "end"}));
+        assert_eq!(refused.status, 400, "{path}: {}", refused.body);
+        assert!(refused.body.contains("no fill-in-the-middle tokens"), "{path}: {}", refused.body);
+    }
+}
+
+#[test]
 fn the_models_are_listed_with_their_state() {
     let server = abc([("c", Script::FailsToLoad(FailureKind::Corrupt))]);
     let before = server.get("/v1/models").json();

@@ -113,7 +113,7 @@ fn what_is_described_of_a_request_is_what_is_read() {
     let rows: &[(&str, &[&str], &[&str])] = &[
         ("ChatRequest", &[COMMON, "openai.rs ChatFields"], &[]),
         ("ChatMessage", &["openai.rs ChatMessage"], &[]),
-        ("CompletionRequest", &[COMMON, "openai.rs CompletionFields"], &["suffix"]),
+        ("CompletionRequest", &[COMMON, "openai.rs CompletionFields"], &[]),
         ("EmbeddingRequest", &["embeddings.rs EmbeddingFields"], &[]),
         (
             "ResponseRequest",
@@ -131,7 +131,7 @@ fn what_is_described_of_a_request_is_what_is_read() {
         ("Block", &["messages/request.rs Block"], &["signature"]),
         ("OllamaChatRequest", &["ollama/generate.rs Fields", "ollama/generate.rs ChatBody"], &[]),
         ("OllamaChatRequest/properties/options", &["ollama/generate.rs Options"], &[]),
-        ("OllamaGenerateRequest", &["ollama/generate.rs Fields", "ollama/generate.rs GenerateBody"], &["suffix"]),
+        ("OllamaGenerateRequest", &["ollama/generate.rs Fields", "ollama/generate.rs GenerateBody"], &[]),
         ("OllamaEmbedRequest", &["ollama/embed.rs Embed"], &[]),
         ("OllamaEmbeddingRequest", &["ollama/embed.rs EmbedOne"], &[]),
         ("OllamaShowRequest", &["ollama/models.rs Show"], &[]),
@@ -289,6 +289,8 @@ fn every_route_answers_as_described() {
         ("/v1/chat/completions", json!({"messages": hi, "stream": true, "stream_options": {"include_usage": true}})),
         ("/v1/completions", json!({"prompt": "hi", "logprobs": 1})),
         ("/v1/completions", json!({"prompt": "hi", "logprobs": 1, "stream": true})),
+        ("/v1/completions", json!({"prompt": "hi", "logprobs": 1, "echo": true})),
+        ("/v1/completions", json!({"prompt": "hi", "suffix": "ho"})),
         ("/v1/embeddings", json!({"model": "c", "input": "hi"})),
         ("/v1/embeddings", json!({"model": "c", "input": ["hi", "ho"], "encoding_format": "base64"})),
         (
@@ -307,6 +309,7 @@ fn every_route_answers_as_described() {
         ("/api/generate", json!({"model": "a", "prompt": "hi"})),
         ("/api/chat", json!({"model": "a"})),
         ("/api/generate", json!({"model": "a", "prompt": "hi", "stream": false})),
+        ("/api/generate", json!({"model": "a", "prompt": "hi", "suffix": "ho"})),
         ("/api/generate", json!({"model": "b", "keep_alive": 0})),
         ("/api/embed", json!({"model": "c", "input": "hi"})),
         ("/api/embeddings", json!({"model": "c", "prompt": "hi"})),

@@ -118,6 +118,7 @@ impl Launcher for FakeLauncher {
             dimension: Some(2).filter(|_| matches!(script, Script::Embeds)),
             has_chat_template: true,
             calls_tools: true,
+            infills: spec.name != "c",
             footprint: Footprint { weights_bytes: 1 << 20, ..Footprint::default() },
         })
     }
@@ -127,6 +128,7 @@ impl Launcher for FakeLauncher {
             Input::Chat { messages, .. } => messages.iter().map(|message| message.content.to_string().len()).sum(),
             Input::Completion(Prompt::Text(text)) => text.len(),
             Input::Completion(Prompt::Tokens(ids)) => ids.len(),
+            Input::Infill { suffix, .. } => suffix.len(),
         })
     }
 
@@ -145,6 +147,23 @@ struct FakeWorker {
     name: String,
     script: Script,
     placement: Placement,
+}
+
+/// The bytes of a prompt as tokens, each less likely than the one before it.
+fn scored(input: &Input, top: u8) -> Vec<PromptToken> {
+    let ids: Vec<u32> = match input {
+        Input::Completion(Prompt::Text(text)) => text.bytes().map(u32::from).collect(),
+        Input::Completion(Prompt::Tokens(ids)) => ids.clone(),
+        _ => Vec::new(),
+    };
+    let score = |(at, id): (usize, u32)| match at {
+        0 => PromptToken::First(id),
+        _ => {
+            let top = [(88, -0.125), (89, -3.0)].into_iter().take(usize::from(top)).collect();
+            PromptToken::Scored(TokenLogprob { token_id: id, logprob: -(at as f32), top })
+        }
+    };
+    ids.into_iter().enumerate().map(score).collect()
 }
 
 /// Counts a request that runs.
@@ -188,6 +207,11 @@ impl Worker for FakeWorker {
             Some(Resume::Text { tokens, .. }) => *tokens as usize,
             None => 0,
         };
+        if let Some(top) = request.prompt_logprobs
+            && sink.send(Delta { prompt: scored(&request.input, top), ..Delta::default() }).is_break()
+        {
+            return Err(cancelled());
+        }
         // A piece that is a stop string ends the answer, as one in the text does for a real model.
         let stopping = pieces.iter().find_map(|piece| request.stop.iter().position(|stop| *stop == piece.text));
         let pieces: Vec<_> = pieces.into_iter().take_while(|piece| !request.stop.contains(&piece.text)).collect();
@@ -273,7 +297,7 @@ pub struct TestServer {
     thread: Option<JoinHandle<bool>>,
 }
 
-/// Models `a`, `b` and `c`, each falling back to those that follow.
+/// Models `a`, `b` and `c`, each falling back to those that follow. All but `c` fill gaps.
 pub fn abc(scripts: impl IntoIterator<Item = (&'static str, Script)>) -> TestServer {
     serve("", scripts, ServeOptions::default())
 }

@@ -52,6 +52,8 @@ fn everything_else_a_worker_does_is_the_same() {
         assert_eq!(worker.detokenize(&[300]).unwrap_err().kind, FailureKind::InvalidRequest);
         let chat = Input::chat(vec![Message::system("be brief"), Message::user("hi")]);
         assert_eq!(worker.apply_template(&chat).unwrap(), "System:\"be brief\" User:\"hi\" ");
+        let gap = Input::Infill { prefix: Prompt::Text("a \u{1f600}".to_owned()), suffix: "\0b".to_owned() };
+        assert_eq!(worker.apply_template(&gap).unwrap(), "a \u{1f600}_\0b");
         let stats = worker.stats();
         assert_eq!((stats.device, stats.context, stats.active_requests), (Device::Cpu, 512, 0));
         worker.set_threads(5);

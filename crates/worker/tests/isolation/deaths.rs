@@ -205,7 +205,7 @@ fn the_end_of_stdin_ends_the_child() {
 fn a_reading_child_without_work_ends_by_itself() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_downshift-fake-worker")).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let role = r#"{"reader":{"memory_bytes":1073741824,"idle_ms":1}}"#;
-    let json = format!(r#"{{"open":{{"protocol":1,"build":"{}","role":{role}}}}}"#, env!("CARGO_PKG_VERSION"));
+    let json = format!(r#"{{"open":{{"protocol":2,"build":"{}","role":{role}}}}}"#, env!("CARGO_PKG_VERSION"));
     // Stdin stays open: the end of it is not why the child ends.
     child.stdin.as_mut().unwrap().write_all(&crate::hostile::frame(0, &json)).unwrap();
     assert!(child.wait().unwrap().success());

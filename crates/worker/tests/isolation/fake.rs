@@ -49,6 +49,7 @@ impl Launcher for Fake {
             dimension: None,
             has_chat_template: false,
             calls_tools: false,
+            infills: true,
             footprint: Footprint { weights_bytes: u64::MAX, program_bytes: 1, kv_bytes_per_position: 2, scratch_bytes: 3, fixed_bytes: 4 },
         })
     }
@@ -219,8 +220,11 @@ impl Worker for FakeWorker {
 fn text_of(input: &Input) -> Result<String, Failure> {
     match input {
         Input::Completion(Prompt::Text(text)) => Ok(text.clone()),
+        Input::Infill { prefix: Prompt::Text(prefix), suffix } => Ok(format!("{prefix}_{suffix}")),
         Input::Chat { messages, .. } => Ok(messages.iter().map(|message| format!("{:?}:{} ", message.role, message.content)).collect()),
-        Input::Completion(Prompt::Tokens(_)) => Err(Failure::new(FailureKind::CannotDo, Stage::Admission, "ids of another vocabulary")),
+        Input::Completion(Prompt::Tokens(_)) | Input::Infill { .. } => {
+            Err(Failure::new(FailureKind::CannotDo, Stage::Admission, "ids of another vocabulary"))
+        }
     }
 }
 

@@ -16,7 +16,7 @@ pub fn frame(call: u64, json: &str) -> Vec<u8> {
 }
 
 fn greeting() -> Vec<u8> {
-    frame(0, &format!(r#"{{"ready":{{"protocol":1,"build":"{}"}}}}"#, env!("CARGO_PKG_VERSION")))
+    frame(0, &format!(r#"{{"ready":{{"protocol":2,"build":"{}"}}}}"#, env!("CARGO_PKG_VERSION")))
 }
 
 /// What inspecting gives when the child says `bytes`.
@@ -60,7 +60,7 @@ fn random(state: &mut u64) -> u64 {
 
 #[test]
 fn random_frames_end_a_child_and_never_crash_it() {
-    let open = frame(0, &format!(r#"{{"open":{{"protocol":1,"build":"{}","role":"model"}}}}"#, env!("CARGO_PKG_VERSION")));
+    let open = frame(0, &format!(r#"{{"open":{{"protocol":2,"build":"{}","role":"model"}}}}"#, env!("CARGO_PKG_VERSION")));
     let mut state = 7;
     for round in 0..24 {
         let mut bytes = if round % 2 == 0 { open.clone() } else { Vec::new() };
