@@ -33,12 +33,12 @@ pub use quantize::{Activations, Work};
 
 use matmul::Scratch;
 use ops::Ops;
-use pool::{Pool, Shares};
+use pool::{Pool, Shares, share};
 use std::sync::Mutex;
 use table::KernelTable;
 
-/// Activations that one worker quantizes faster than several do together.
-const QUANTIZE_ALONE: usize = 1 << 15;
+/// Activations that one worker quantizes faster than several do together: it takes about two microseconds for them.
+const QUANTIZE_ALONE: usize = 1 << 12;
 
 /// The kernels of one instruction set and the workers to run them on.
 pub struct Cpu {
@@ -89,14 +89,10 @@ impl Cpu {
                 // mutably, and the ranges given below do not overlap.
                 unsafe { (self.table.quantize)(shared, rows, form) }
             };
-            if m * k < QUANTIZE_ALONE {
+            if m == 1 || m * k < QUANTIZE_ALONE {
                 fill(0..m);
             } else {
-                self.pool.run(|worker: usize, n_workers: usize| {
-                    let bound = |worker: usize| (m * worker / n_workers).next_multiple_of(16).min(m);
-                    let end = if worker + 1 == n_workers { m } else { bound(worker + 1) };
-                    fill(bound(worker)..end);
-                });
+                self.pool.run(|worker: usize, n_workers: usize| fill(share(m, form.rows_together(), worker, n_workers)));
             }
             acts.add(form);
         }

@@ -23,6 +23,14 @@ pub(crate) enum Form {
 }
 
 impl Form {
+    /// Rows that are filled together.
+    pub(crate) const fn rows_together(self) -> usize {
+        match self {
+            Self::Bf16 | Self::Bf16Pair => 16,
+            Self::F32 | Self::Q8 | Self::Q8K => 1,
+        }
+    }
+
     /// This and what comes with it.
     const fn bits(self) -> u8 {
         match self {

@@ -17,7 +17,7 @@ use std::ops::Range;
 /// The machine must have the instruction set of the table that the function is taken from. Shapes are checked inside.
 pub(crate) type DotRows = unsafe fn(DType, &[u8], usize, &Activations, Range<usize>, &mut [f32]);
 
-/// Fills one form of some rows (from a multiple of 16 on) of activations.
+/// Fills one form of some rows of activations, from a multiple of `Form::rows_together` on.
 ///
 /// # Safety
 /// As for [`DotRows`], and nobody else reads or writes that form of these rows.
