@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             print!("{}", report.head(Format::Markdown));
         }
         for test in plan.tests() {
-            print!("{}", report.row(Format::Markdown, idx, &measure(&mut session, test, plan.repetitions, &mut |_| {})?));
+            print!("{}", report.row(Format::Markdown, idx, &measure(&mut session, test, plan.repetitions, &mut |_| {})?, None));
         }
     }
     Ok(())

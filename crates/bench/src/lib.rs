@@ -6,6 +6,7 @@
 //!
 //! The failover mode measures through the library instead: how long an answer pauses when its worker is killed.
 
+mod breakdown;
 mod failover;
 mod host;
 mod measure;
@@ -13,6 +14,7 @@ mod pauses;
 mod plan;
 mod report;
 
+pub use breakdown::{Breakdown, PartShare};
 pub use failover::{Case, Failover, FailoverError, Pause, Pauses};
 pub use host::Host;
 pub use measure::{Measurement, measure};

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use downshift_engine::{Error, Feed, Sequence, Session};
+use downshift_engine::{Error, Feed, Sequence, Session, Times};
 
 use crate::plan::Test;
 
@@ -13,6 +13,8 @@ pub struct Measurement {
     pub test: Test,
     /// One entry a repetition.
     pub seconds: Vec<f64>,
+    /// Where they went, all repetitions together.
+    pub times: Times,
 }
 
 impl Measurement {
@@ -33,11 +35,13 @@ pub fn measure(session: &mut Session, test: Test, repetitions: usize, progress: 
     progress(0);
     run(session, warm_up, &mut tokens)?;
     let mut seconds = Vec::with_capacity(repetitions);
+    let mut times = Times::default();
     for repetition in 1..=repetitions {
         progress(repetition);
         seconds.push(run(session, test, &mut tokens)?);
+        times += session.take_times();
     }
-    Ok(Measurement { test, seconds })
+    Ok(Measurement { test, seconds, times })
 }
 
 /// One repetition from an empty cache; the depth is filled before the clock starts.
@@ -56,6 +60,7 @@ fn timed(session: &mut Session, sequences: &mut [Sequence], test: Test, tokens: 
     }
     let prompts: Vec<_> = sequences.iter().map(|_| tokens.draw(test.n_prompt)).collect();
     let generated: Vec<_> = (0..test.n_gen).map(|_| tokens.draw(sequences.len())).collect();
+    session.take_times();
     let start = Instant::now();
     for (sequence, prompt) in sequences.iter_mut().zip(&prompts) {
         prefill(session, sequence, prompt)?;

@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
+use crate::breakdown::Breakdown;
 use crate::host::Host;
 use crate::measure::Measurement;
 
@@ -72,6 +73,8 @@ struct Row<'a> {
     stddev_ts: f64,
     samples_ns: Vec<u64>,
     samples_ts: Vec<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    breakdown: Option<&'a Breakdown>,
 }
 
 impl Report {
@@ -91,12 +94,14 @@ impl Report {
         }
     }
 
-    /// One result; `idx` counts them from 0.
-    pub fn row(&self, format: Format, idx: usize, measurement: &Measurement) -> String {
-        let row = self.figures(measurement);
+    /// One result; `idx` counts them from 0. Formats of columns leave the breakdown out.
+    pub fn row(&self, format: Format, idx: usize, measurement: &Measurement, breakdown: Option<&Breakdown>) -> String {
+        let row = Row { breakdown, ..self.figures(measurement) };
         match format {
             Format::Markdown => format!(
-                "| {} | {:.2} MiB | {:.2} M | {} | {} | {} | {} | {:.2} ± {:.2} |\n",
+                "{}| {} | {:.2} MiB | {:.2} M | {} | {} | {} | {} | {:.2} ± {:.2} |\n{}",
+                // A table that follows ends this one.
+                if breakdown.is_some() && idx > 0 { self.head(format) } else { String::new() },
                 self.model_type,
                 self.model_size as f64 / f64::from(1 << 20),
                 self.model_n_params as f64 / 1e6,
@@ -105,7 +110,8 @@ impl Report {
                 self.host.n_threads,
                 measurement.test.name(),
                 row.avg_ts,
-                row.stddev_ts
+                row.stddev_ts,
+                breakdown.map_or_else(String::new, Breakdown::markdown)
             ),
             Format::Csv => format!("{}\n", self.values(&row, '"').join(",")),
             Format::Sql => format!("INSERT INTO test VALUES ({});\n", self.values(&row, '\'').join(", ")),
@@ -135,6 +141,7 @@ impl Report {
             stddev_ts: deviation(&samples_ts),
             samples_ns,
             samples_ts,
+            breakdown: None,
         }
     }
 
@@ -211,6 +218,7 @@ fn deviation(samples: &[f64]) -> f64 {
 mod tests {
     use super::*;
     use crate::plan::Test;
+    use downshift_engine::Times;
 
     fn report() -> Report {
         Report {
@@ -225,12 +233,16 @@ mod tests {
     }
 
     fn measurement() -> Measurement {
-        Measurement { test: Test { n_prompt: 512, n_gen: 0, n_depth: 64, n_parallel: 1 }, seconds: vec![1.0, 2.0, 4.0] }
+        Measurement {
+            test: Test { n_prompt: 512, n_gen: 0, n_depth: 64, n_parallel: 1 },
+            seconds: vec![1.0, 2.0, 4.0],
+            times: Times::default(),
+        }
     }
 
     #[test]
     fn a_json_line_has_llama_benchs_names_and_the_right_figures() {
-        let row: serde_json::Value = serde_json::from_str(&report().row(Format::Jsonl, 0, &measurement())).expect("JSON");
+        let row: serde_json::Value = serde_json::from_str(&report().row(Format::Jsonl, 0, &measurement(), None)).expect("JSON");
         assert_eq!(row["samples_ts"], serde_json::json!([512.0, 256.0, 128.0]));
         assert!((row["avg_ts"].as_f64().expect("a number") - 298.6667).abs() < 1e-3);
         assert!((row["stddev_ts"].as_f64().expect("a number") - 195.5232).abs() < 1e-3);
@@ -240,8 +252,8 @@ mod tests {
     #[test]
     fn text_formats_carry_every_column_and_quote_text() {
         let report = report();
-        assert!(report.row(Format::Markdown, 0, &measurement()).contains("| pp512 @ d64 | 298.67 ± 195.52 |"));
-        assert_eq!(report.row(Format::Csv, 0, &measurement()).split(',').count(), COLUMNS.len());
-        assert!(report.row(Format::Sql, 0, &measurement()).contains("'it''s.gguf'"));
+        assert!(report.row(Format::Markdown, 0, &measurement(), None).contains("| pp512 @ d64 | 298.67 ± 195.52 |"));
+        assert_eq!(report.row(Format::Csv, 0, &measurement(), None).split(',').count(), COLUMNS.len());
+        assert!(report.row(Format::Sql, 0, &measurement(), None).contains("'it''s.gguf'"));
     }
 }

@@ -318,6 +318,9 @@ pub struct Bench {
     /// Repetitions of each test
     #[arg(short, long, value_name = "N", default_value = "5", value_parser = positive())]
     pub repetitions: u32,
+    /// Tell where the time goes, and what share it is of what this machine can read and multiply (md, json, jsonl)
+    #[arg(long, conflicts_with = "failover")]
+    pub breakdown: bool,
     /// md, csv, json, jsonl or sql
     #[arg(short, long, value_name = "FORMAT", default_value = "md", value_parser = str::parse::<Format>)]
     pub output: Format,

@@ -4,14 +4,17 @@ use std::io::{IsTerminal, Write, stderr, stdout};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use downshift_bench::{Failover, Format, Host, PAUSES_HEAD, Plan, Report, measure};
-use downshift_engine::{LoadOptions, Model};
-use downshift_worker::{KvType, Subprocess};
+use downshift_bench::{Breakdown, Failover, Format, Host, PAUSES_HEAD, Plan, Report, measure};
+use downshift_engine::{Ceilings, LoadOptions, Model};
+use downshift_worker::{Device, KvType, Subprocess};
 
 use crate::{args, setup, terminal};
 
 pub fn run(args: &args::Bench) -> Result<ExitCode> {
     let Some(name) = args.model.as_deref().filter(|_| !args.failover) else { return failover(args) };
+    if args.breakdown && (matches!(args.output, Format::Csv | Format::Sql) || args.device != Device::Cpu) {
+        bail!("--breakdown tells of the CPU, and prints md, json or jsonl");
+    }
     let plan = Plan {
         n_prompt: args.n_prompt.clone(),
         n_gen: args.n_gen.clone(),
@@ -48,11 +51,15 @@ pub fn run(args: &args::Bench) -> Result<ExitCode> {
                 eprint!("\r\x1b[K{}: {repetition} of {}", test.name(), plan.repetitions);
             }
         };
+        let ceilings = || args.breakdown.then(|| Ceilings::measure(options.threads));
+        let before = ceilings();
         let measurement = measure(&mut session, test, plan.repetitions, told)?;
         if watched {
             eprint!("\r\x1b[K");
         }
-        write!(out, "{}", report.row(args.output, idx, &measurement))?;
+        let best = before.zip(ceilings()).map(|(before, after)| before.max(after));
+        let breakdown = best.map(|best| Breakdown::new(&measurement, &model.traffic(options.kv_type), session.max_rows(), best));
+        write!(out, "{}", report.row(args.output, idx, &measurement, breakdown.as_ref()))?;
         out.flush()?;
     }
     write!(out, "{}", report.tail(args.output))?;

@@ -7,7 +7,7 @@ use downshift_kernels::rope::Rope;
 use downshift_worker::{Device, Footprint, KvType, ModelInfo, ModelKind};
 
 use crate::error::Error;
-use crate::footprint;
+use crate::footprint::{self, Traffic};
 use crate::kv_cache::BlockPool;
 use crate::layers::{CandleArm, CpuArm, ShapeCheck};
 use crate::model_config::ModelConfig;
@@ -111,6 +111,11 @@ impl Model {
     /// Bytes that running it takes, by component.
     pub fn footprint(&self, kv_type: KvType) -> Footprint {
         footprint::predict(&self.gguf, &self.config, kv_type)
+    }
+
+    /// What its forward passes read and multiply.
+    pub fn traffic(&self, kv_type: KvType) -> Traffic {
+        footprint::traffic(&self.gguf, &self.config, kv_type)
     }
 
     /// Takes the weights and reserves scratch and KV memory; `progress` is told of bytes made resident, and of all there are.

@@ -25,6 +25,34 @@ pub(crate) fn predict(gguf: &Gguf, config: &ModelConfig, kv_type: KvType) -> Foo
     }
 }
 
+/// Weights that a forward pass multiplies: those of the layers for every row, those of the head for rows whose logits are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traffic {
+    /// Weights of all layers.
+    pub layer_weights: u64,
+    /// Bytes of them, read once a pass.
+    pub layer_bytes: u64,
+    /// Weights of the head.
+    pub head_weights: u64,
+    /// Bytes of them.
+    pub head_bytes: u64,
+    /// Bytes of keys and values of one position, all layers.
+    pub kv_bytes_per_position: u64,
+}
+
+/// What passes read and multiply.
+pub(crate) fn traffic(gguf: &Gguf, config: &ModelConfig, kv_type: KvType) -> Traffic {
+    let sum = |is_wanted: &dyn Fn(&str) -> bool| {
+        let wanted = gguf.tensors().filter(|tensor| tensor.dims.len() > 1 && is_wanted(&tensor.name));
+        wanted.fold((0, 0), |(n, bytes), tensor| (n + tensor.n_elements(), bytes + tensor.size_bytes().unwrap_or(0)))
+    };
+    let head = if gguf.tensor("output.weight").is_some() { "output.weight" } else { "token_embd.weight" };
+    let (layer_weights, layer_bytes) = sum(&|name| name.starts_with("blk."));
+    let (head_weights, head_bytes) = sum(&|name| name == head);
+    let kv_bytes_per_position = CpuArm::kv_bytes_per_position(config, kv_type);
+    Traffic { layer_weights, layer_bytes, head_weights, head_bytes, kv_bytes_per_position }
+}
+
 /// The tables of a tokenizer, which are copied out of the file: spellings with their ends and kinds, a half-empty index of 16
 /// bytes a slot, and the pairs of the merges in a table that is at most seven eighths full.
 fn tokenizer_bytes(gguf: &Gguf) -> u64 {

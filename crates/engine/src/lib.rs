@@ -5,6 +5,7 @@
 
 mod answer;
 mod batcher;
+mod ceilings;
 pub mod chat_template;
 mod device;
 mod embedder;
@@ -31,13 +32,16 @@ mod tools_in_words;
 pub mod verify;
 pub mod weights;
 
+pub use ceilings::Ceilings;
 pub use device::available as available_devices;
 pub use downshift_kernels::Isa;
 pub use downshift_kernels::kv::KV_BLOCK;
 pub use embedder::FolderError;
 pub use engine::{LoadOptions, Model};
 pub use error::Error;
+pub use footprint::Traffic;
 pub use in_process::InProcess;
 pub use model_config::{ModelConfig, RopeConfig};
+pub use models::{Part, Times};
 pub use prompt::PromptBuilder;
 pub use session::{Feed, Sequence, Session};

@@ -9,7 +9,7 @@ use downshift_kernels::kv::KV_BLOCK;
 
 use crate::error::Error;
 use crate::kv_cache::BlockPool;
-use crate::models::{Batch, Forward};
+use crate::models::{Batch, Forward, Times};
 
 /// Fewest tokens of a prompt that are computed, and what a reused prefix is a multiple of. Fewer rows than a prefill has, or as
 /// many with another remainder, go through kernels that round differently, and the same prompt, asked again, could get another
@@ -94,6 +94,11 @@ impl Session {
     /// How many cores the next step may use.
     pub fn set_threads(&mut self, threads: usize) {
         self.decoder.set_threads(threads);
+    }
+
+    /// Where the time of the steps went since this was last asked.
+    pub fn take_times(&mut self) -> Times {
+        self.decoder.take_times()
     }
 
     /// Lets go of what a sequence holds; its blocks serve others.

@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::layers::{Arm, Loader};
 use crate::model_config::ModelConfig;
 use crate::models::Batch;
+use crate::models::times::{Laps, Part, Times};
 use crate::weights::Gguf;
 
 /// `y = x · Wᵀ + b`.
@@ -59,6 +60,7 @@ pub struct Weights<L: Loader> {
 pub struct Decoder<A: Arm> {
     arm: A,
     weights: Weights<A>,
+    times: Times,
 }
 
 /// A loaded model, whatever its arm.
@@ -81,6 +83,9 @@ pub trait Forward: Send {
 
     /// Most rows of one batch.
     fn max_rows(&self) -> usize;
+
+    /// Where the time went since this was last asked.
+    fn take_times(&mut self) -> Times;
 }
 
 impl<L: Loader> Weights<L> {
@@ -131,23 +136,33 @@ impl<L: Loader> Weights<L> {
 impl<A: Arm> Decoder<A> {
     /// A decoder that runs `weights` on `arm`.
     pub fn new(arm: A, weights: Weights<A>) -> Self {
-        Self { arm, weights }
+        Self { arm, weights, times: Times::default() }
     }
 }
 
 impl<A: Arm> Forward for Decoder<A> {
     fn forward(&mut self, batch: &Batch, on_logits: &mut dyn FnMut(usize, &mut [f32])) -> Result<(), Error> {
-        let Self { arm, weights: Weights { embedding, layers, output_norm, lm_head } } = self;
+        let Self { arm, weights: Weights { embedding, layers, output_norm, lm_head }, times } = self;
+        let mut laps = Laps::start(times);
         arm.embed(embedding, batch)?; // residual (m, hidden)
+        laps.end(Part::Embed);
         for (idx, (attention, mlp)) in layers.iter().enumerate() {
             arm.project_qkv(attention)?; // q (m, n_heads, head_dim), k (m, n_kv_heads, head_dim), v (m, n_kv_heads, v_head_dim)
+            laps.end(Part::Qkv);
             arm.append_kv(idx, batch)?;
+            laps.end(Part::AppendKv);
             arm.attend(idx, batch)?; // mixed (m, n_heads * v_head_dim)
+            laps.end(Part::Attention);
             arm.add_projection(&attention.o_proj)?; // residual += mixed · Woᵀ
+            laps.end(Part::OutProjection);
             arm.gate_up(mlp)?; // mixed (m, ffn)
+            laps.end(Part::GateUp);
             arm.add_projection(&mlp.down_proj)?; // residual += mixed · Wdownᵀ
+            laps.end(Part::Down);
         }
-        arm.logits(output_norm, lm_head.as_ref().unwrap_or(embedding), batch, on_logits) // (n_outputs, n_vocab)
+        arm.logits(output_norm, lm_head.as_ref().unwrap_or(embedding), batch, on_logits)?; // (n_outputs, n_vocab)
+        laps.end(Part::Head);
+        Ok(())
     }
 
     fn copy_kv(&mut self, from: u32, to: u32, positions: usize) -> Result<(), Error> {
@@ -160,5 +175,8 @@ impl<A: Arm> Forward for Decoder<A> {
 
     fn max_rows(&self) -> usize {
         self.arm.max_rows()
+    }
+    fn take_times(&mut self) -> Times {
+        std::mem::take(&mut self.times)
     }
 }

@@ -3,6 +3,8 @@
 pub mod architectures;
 mod batch;
 mod decoder;
+mod times;
 
 pub use batch::Batch;
 pub use decoder::{AttentionBlock, Decoder, Forward, Linear, Mlp, Weights};
+pub use times::{Part, Times};
