@@ -85,19 +85,15 @@ unsafe fn quantize(acts: &Activations, rows: Range<usize>, form: Form) {
 const FAR_BYTES: usize = 8192;
 const NEAR_BYTES: usize = 2048;
 
-/// A line of each page is prefetched this far ahead, so that its address is known when the others come: the pages of a file are
-/// small, and looking one up takes as long as reading a good part of it.
+/// Every so often a line is prefetched this far ahead, so that the address of its page is known when the others come: the pages of a
+/// file are small, and looking one up takes as long as reading a good part of it.
 const PAGE_AHEAD_BYTES: usize = 16384;
-const PAGE_BYTES: usize = 4096;
 
-/// Prefetches the `bytes` that come `FAR_BYTES` and `NEAR_BYTES` after `p`, and the page that begins among those `PAGE_AHEAD_BYTES`
-/// after it. They need not exist: a prefetch never faults.
+/// Prefetches the `bytes` that come `FAR_BYTES` and `NEAR_BYTES` after `p`, and one line `PAGE_AHEAD_BYTES` after it: asking first
+/// whether it is the first of its page costs more, since the answer is not foreseen. They need not exist: a prefetch never faults.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn prefetch(p: *const u8, bytes: usize) {
-    let ahead = p.wrapping_add(PAGE_AHEAD_BYTES);
-    if ahead.addr() % PAGE_BYTES < bytes {
-        _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
-    }
+    _mm_prefetch::<_MM_HINT_T1>(p.wrapping_add(PAGE_AHEAD_BYTES).cast());
     let mut at = 0;
     while at < bytes {
         _mm_prefetch::<_MM_HINT_T1>(p.wrapping_add(FAR_BYTES + at).cast());
@@ -142,6 +138,31 @@ fn sums<const M: usize>(acc: &[__m512; M]) -> [f32; M] {
     // SAFETY: four floats.
     unsafe { _mm_storeu_ps(first.as_mut_ptr(), _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, all))) };
     array::from_fn(|i| first[i])
+}
+
+/// Results of one activation row, which are added up four at a time.
+struct Results<'a> {
+    out: &'a mut [f32],
+    pending: [__m512; 4],
+}
+
+impl<'a> Results<'a> {
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+    #[inline]
+    fn new(out: &'a mut [f32]) -> Self {
+        Self { out, pending: [_mm512_setzero_ps(); 4] }
+    }
+
+    /// The result of weight row `r` is the sum of `acc`. Rows come in order.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+    #[inline]
+    fn set(&mut self, r: usize, acc: __m512) {
+        self.pending[r % 4] = acc;
+        if r % 4 == 3 || r + 1 == self.out.len() {
+            let out = &mut self.out[r / 4 * 4..r + 1];
+            out.copy_from_slice(&sums(&self.pending)[..out.len()]);
+        }
+    }
 }
 
 /// Four times sixteen bytes, the ones at `p + i * stride` in lane `i`.

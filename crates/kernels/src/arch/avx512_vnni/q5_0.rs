@@ -12,25 +12,28 @@ impl GroupsOf32 for Q5_0 {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
     #[inline]
     unsafe fn unpack(blocks: *const u8) -> FourBlocks {
-        // SAFETY: bytes 0 .. 2, 2 .. 18 and 6 .. 22 of each of four blocks of 22.
-        let (d, fifths, bytes) = unsafe { (four_f16(blocks, 22), load_lanes(blocks.add(2), 22), load_lanes(blocks.add(6), 22)) };
-        let (first, second) = fifth_bits(bytes, fifths);
+        // SAFETY: bytes 0 .. 2, 2 .. 6 and 6 .. 22 of each of four blocks of 22.
+        let (d, (first, second)) = unsafe { (four_f16(blocks, 22), fifth_bits(load_lanes(blocks.add(6), 22), blocks.add(2), 22)) };
         FourBlocks { first, second, d, c: _mm_mul_ps(d, _mm_set1_ps(-16.0)) }
     }
 }
 
-/// The quants 0..16 and 16..32 of four blocks from lanes of their nibbles and lanes that begin with their 32 fifth bits.
+/// The quants 0..16 and 16..32 of four blocks from lanes of their nibbles and, at `fifths` and three strides on, their 32 fifth bits:
+/// the low halves of these are the mask of the one register, the high halves that of the other.
+///
+/// # Safety
+/// Four bytes at `fifths + i * stride` are readable for `i` in 0..4.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 #[inline]
-pub(super) fn fifth_bits(bytes: __m512i, fifths: __m512i) -> (__m512i, __m512i) {
+pub(super) unsafe fn fifth_bits(bytes: __m512i, fifths: *const u8, stride: usize) -> (__m512i, __m512i) {
+    // SAFETY: the caller's promise.
+    let bits = |i: usize| unsafe { fifths.add(i * stride).cast::<u32>().read_unaligned() };
+    let halves = |low: u32, high: u32| (low & 0xffff | high << 16, low >> 16 | high & 0xffff_0000);
+    let ((first, second), (first_high, second_high)) = (halves(bits(0), bits(1)), halves(bits(2), bits(3)));
+    let join = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
     let low = _mm512_set1_epi8(15);
-    let bit = _mm512_set1_epi64(0x8040_2010_0804_0201_u64.cast_signed());
-    let spread = |byte: i8| {
-        let bytes = _mm_unpacklo_epi64(_mm_set1_epi8(byte), _mm_set1_epi8(byte + 1));
-        _mm512_test_epi8_mask(_mm512_shuffle_epi8(fifths, _mm512_broadcast_i32x4(bytes)), bit)
-    };
     let add = |quants, has_fifth| _mm512_mask_add_epi8(quants, has_fifth, quants, _mm512_set1_epi8(16));
-    let first = add(_mm512_and_si512(bytes, low), spread(0));
-    let second = add(_mm512_and_si512(_mm512_srli_epi16::<4>(bytes), low), spread(2));
+    let first = add(_mm512_and_si512(bytes, low), join(first, first_high));
+    let second = add(_mm512_and_si512(_mm512_srli_epi16::<4>(bytes), low), join(second, second_high));
     (first, second)
 }
