@@ -1,5 +1,5 @@
-//! Matrix products of activations with weights in file layout: shapes, the split over workers, and what is done to a result
-//! before it is stored. Does not own the inner loops; those are the kernels of `table.rs`.
+//! Matrix products of activations with weights in file layout: shapes, and what is done to a result before it is stored. Does not
+//! own the inner loops, which are the kernels of `table.rs`, nor how workers share the rows, which is `split.rs`.
 
 use crate::Cpu;
 use crate::activation::Activation;

@@ -1,6 +1,6 @@
 //! The one thread pool of the kernels: fork-join in well under a microsecond while hot, parked when idle.
 //! Owns threads, waiting and giving way to other processes. Does not own how work is split: a job gets
-//! (worker, number of workers) and divides by that, or draws from [`Chunks`].
+//! (worker, number of workers) and divides by that, or draws from [`Chunks`] or [`Shares`].
 //!
 //! A job is `n` shares. Each share has an owner thread, but a share nobody has started when the caller is done
 //! with its own is run by the caller, so a parked or descheduled worker delays nothing it has not begun.
@@ -475,19 +475,5 @@ mod tests {
         pace.record(4, 3, past, Duration::ZERO);
         assert_eq!(pace.width(4, start), 3);
         assert_eq!(pace.width(4, Instant::now() + PACE_HOLD), 4);
-    }
-
-    #[test]
-    fn chunks_and_shares_cover_everything_once() {
-        for (total, size) in [(0, 4), (1, 4), (16, 4), (17, 4), (5, 0)] {
-            let chunks = Chunks::new(total, size);
-            let mut seen = Vec::new();
-            while let Some(range) = chunks.take() {
-                seen.extend(range);
-            }
-            assert_eq!(seen, (0..total).collect::<Vec<_>>());
-            let shared: Vec<usize> = (0..3).flat_map(|w| share(total, size.max(1), w, 3)).collect();
-            assert_eq!(shared, seen);
-        }
     }
 }

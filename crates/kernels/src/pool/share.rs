@@ -95,3 +95,54 @@ fn pack(range: Range<usize>) -> u64 {
 fn unpack(packed: u64) -> Range<usize> {
     (packed >> 32) as usize..(packed & u64::from(u32::MAX)) as usize
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_and_shares_cover_everything_once() {
+        for (total, size) in [(0, 4), (1, 4), (16, 4), (17, 4), (5, 0)] {
+            let chunks = Chunks::new(total, size);
+            let mut seen = Vec::new();
+            while let Some(range) = chunks.take() {
+                seen.extend(range);
+            }
+            assert_eq!(seen, (0..total).collect::<Vec<_>>());
+            let shared: Vec<usize> = (0..3).flat_map(|w| share(total, size.max(1), w, 3)).collect();
+            assert_eq!(shared, seen);
+        }
+    }
+
+    #[test]
+    fn an_owner_walks_from_the_front_in_ever_shorter_ranges_and_who_is_done_takes_from_the_end() {
+        let mut shares = Shares::new(2);
+        let whole = |worker| share(20, 1, worker, 2);
+        let take = |worker| shares.take(worker, 2, 4, whole);
+        assert_eq!([take(0), take(0), take(0)], [Some(0..4), Some(4..7), Some(7..8)]);
+        assert_eq!([take(0), take(0), take(0)], [Some(8..9), Some(9..10), Some(16..20)]);
+        assert_eq!([take(1), take(0), take(1)], [Some(10..13), Some(15..16), Some(13..14)]);
+        assert_eq!([take(0), take(1), take(0)], [Some(14..15), None, None]);
+        shares.reset();
+        assert_eq!(shares.take(1, 2, 4, whole), Some(10..14));
+    }
+
+    #[test]
+    fn every_item_is_taken_once_however_many_take() {
+        for n_workers in [1, 2, 5] {
+            let shares = Shares::new(n_workers);
+            let taken: Vec<AtomicUsize> = (0..1000).map(|_| AtomicUsize::new(0)).collect();
+            std::thread::scope(|scope| {
+                for worker in 0..n_workers {
+                    let (shares, taken) = (&shares, &taken);
+                    scope.spawn(move || {
+                        while let Some(range) = shares.take(worker, n_workers, 7, |worker| share(1000, 1, worker, n_workers)) {
+                            taken[range].iter().for_each(|item| assert_eq!(item.fetch_add(1, Ordering::Relaxed), 0));
+                        }
+                    });
+                }
+            });
+            assert!(taken.iter().all(|item| item.load(Ordering::Relaxed) == 1));
+        }
+    }
+}
