@@ -16,7 +16,6 @@ mod q3_k;
 mod q4_0;
 mod q4_1;
 mod q4_k;
-mod q4_k_pairs;
 mod q5_0;
 mod q5_1;
 mod q5_k;
@@ -61,7 +60,7 @@ fn kernels(dtype: DType) -> Kernels {
         DType::Q8_0 => (Form::Q8, groups_of_32::dot_rows::<Q8_0>),
         DType::Q2_K => (Form::Q8K, groups_of_16::dot_rows::<Q2K>),
         DType::Q3_K => (Form::Q8K, groups_of_16::dot_rows::<Q3K>),
-        DType::Q4_K => (Form::Q8K, q4_k::dot_rows),
+        DType::Q4_K => (Form::Q8K, super_blocks::dot_rows::<Q4K>),
         DType::Q5_K => (Form::Q8K, super_blocks::dot_rows::<Q5K>),
         DType::Q6_K => (Form::Q8K, groups_of_16::dot_rows::<Q6K>),
         DType::IQ4_NL | DType::IQ4_XS | DType::MXFP4 => (Form::F32, scalar::dot_rows),

@@ -22,6 +22,20 @@ pub(super) trait SuperBlock {
     /// # Safety
     /// A block at `block` is readable, and the machine has the features of this module.
     unsafe fn quants(block: *const u8) -> [[__m512i; 2]; 2];
+
+    /// Adds the products of the `N` blocks.
+    ///
+    /// # Safety
+    /// The machine has the features of this module.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+    #[inline]
+    unsafe fn add<const M: usize, const N: usize>(four: &Four<'_, M>, acc: &mut [__m512; M])
+    where
+        Self: Sized,
+    {
+        // SAFETY: the caller's promise.
+        unsafe { four.add::<Self, N>(acc) };
+    }
 }
 
 /// 64 bytes at `p` and the 64 after them, as the even and the odd ones of their eight lanes.
@@ -54,12 +68,8 @@ pub(super) unsafe fn dot_rows<F: SuperBlock>(_: DType, w: &[u8], k: usize, acts:
     }
 }
 
-/// Products of `M` activation rows from `start` on with the rows of `w`.
-///
-/// # Safety
-/// The machine has the features of this module.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub(super) unsafe fn dot<F: SuperBlock, const M: usize>(w: &[u8], k: usize, acts: &Activations, start: usize, out: &mut [f32]) {
+unsafe fn dot<F: SuperBlock, const M: usize>(w: &[u8], k: usize, acts: &Activations, start: usize, out: &mut [f32]) {
     let n_blocks = k / 256;
     let row_bytes = n_blocks * F::BYTES;
     let n = w.len() / row_bytes;
@@ -96,16 +106,16 @@ pub(super) unsafe fn dot<F: SuperBlock, const M: usize>(w: &[u8], k: usize, acts
 }
 
 /// Up to four blocks whose headers are unpacked, and the `M` rows of activations to multiply them with.
-struct Four<'a, const M: usize> {
+pub(super) struct Four<'a, const M: usize> {
     /// The blocks.
-    blocks: *const u8,
+    pub blocks: *const u8,
     /// The number of the first block in its row.
-    b: usize,
-    x: &'a [Q8K<'a>; M],
+    pub b: usize,
+    pub x: &'a [Q8K<'a>; M],
     /// Scales times multipliers, of all blocks.
-    scaled: [__m512i; M],
+    pub scaled: [__m512i; M],
     /// The product of both `d` of block `j` at `2 j`.
-    ds: [__m512; M],
+    pub ds: [__m512; M],
 }
 
 /// Adds the products of blocks `b` .. `b + N`, `N` at most 4.
@@ -115,6 +125,7 @@ struct Four<'a, const M: usize> {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 #[inline]
 unsafe fn four<F: SuperBlock, const M: usize, const N: usize>(blocks: *const u8, b: usize, x: &[Q8K<'_>; M], acc: &mut [__m512; M]) {
+    const Z: i8 = -1;
     // SAFETY: every load is of the first `N` blocks, of columns below `256 (b + 4)` of `x`, or of a row of SPREAD.
     unsafe {
         let header = |i: usize| {
@@ -123,7 +134,21 @@ unsafe fn four<F: SuperBlock, const M: usize, const N: usize>(blocks: *const u8,
         let headers = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(header(0)), header(1));
         let headers = _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(headers, header(2)), header(3));
 
-        let (scales, mins, d) = unpack_headers(headers);
+        // The words of four bytes of a header: d and dmin; scales 0..4 and above them two high bits of scales 4..8; minima the
+        // same; low bits of scales 4..8 and above them those of minima 4..8. As bytes, in four words: scales 4..8, scales 0..4,
+        // minima 0..4, minima 4..8.
+        let words = |a, b, c, d| _mm512_broadcast_i32x4(_mm_setr_epi32(a, b, c, d));
+        let six_or_high = _mm512_srlv_epi32(_mm512_shuffle_epi32::<0b10_10_01_01>(headers), words(2, 0, 0, 2));
+        let six_or_high = _mm512_and_si512(six_or_high, words(0x3030_3030, 0x3f3f_3f3f, 0x3f3f_3f3f, 0x3030_3030));
+        let low = _mm512_srlv_epi32(_mm512_shuffle_epi32::<0b11_11_11_11>(headers), words(0, 0, 0, 4));
+        let all = _mm512_ternarylogic_epi64::<0xf8>(six_or_high, low, words(0x0f0f_0f0f, 0, 0, 0x0f0f_0f0f)); // a | b & c
+        let pick = |bytes: __m128i| _mm512_shuffle_epi8(all, _mm512_broadcast_i32x4(bytes));
+        let scales = pick(_mm_setr_epi8(4, Z, 5, Z, 6, Z, 7, Z, 0, Z, 1, Z, 2, Z, 3, Z));
+        let mins = pick(_mm_setr_epi8(8, Z, 9, Z, 10, Z, 11, Z, 12, Z, 13, Z, 14, Z, 15, Z));
+
+        // d and dmin of block `i` at `2 i`.
+        let d_at = _mm512_castsi128_si512(_mm_setr_epi16(0, 1, 8, 9, 16, 17, 24, 25));
+        let d = _mm256_cvtph_ps(_mm512_castsi512_si128(_mm512_permutexvar_epi16(d_at, headers)));
         let pairs = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);
         let dmin_lanes = _mm512_setr_epi32(1, 1, 1, 1, 3, 3, 3, 3, 5, 5, 5, 5, 7, 7, 7, 7);
 
@@ -138,30 +163,8 @@ unsafe fn four<F: SuperBlock, const M: usize, const N: usize>(blocks: *const u8,
             let min_sums = _mm512_madd_epi16(_mm512_mullo_epi16(mins, multipliers), sums);
             acc[i] = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(min_sums), _mm512_permutexvar_ps(dmin_lanes, ds[i]), acc[i]);
         }
-        Four { blocks, b, x, scaled, ds }.add::<F, N>(acc);
+        F::add::<M, N>(&Four { blocks, b, x, scaled, ds }, acc);
     }
-}
-
-/// The eight scales, and the eight minima, as words, and `d` and `dmin` at `2 i`, of the block whose header is lane `i`.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-#[inline]
-pub(super) fn unpack_headers(headers: __m512i) -> (__m512i, __m512i, __m256) {
-    const Z: i8 = -1;
-    // The words of four bytes of a header: d and dmin; scales 0..4 and above them two high bits of scales 4..8; minima the
-    // same; low bits of scales 4..8 and above them those of minima 4..8. As bytes, in four words: scales 4..8, scales 0..4,
-    // minima 0..4, minima 4..8.
-    let words = |a, b, c, d| _mm512_broadcast_i32x4(_mm_setr_epi32(a, b, c, d));
-    let six_or_high = _mm512_srlv_epi32(_mm512_shuffle_epi32::<0b10_10_01_01>(headers), words(2, 0, 0, 2));
-    let six_or_high = _mm512_and_si512(six_or_high, words(0x3030_3030, 0x3f3f_3f3f, 0x3f3f_3f3f, 0x3030_3030));
-    let low = _mm512_srlv_epi32(_mm512_shuffle_epi32::<0b11_11_11_11>(headers), words(0, 0, 0, 4));
-    let all = _mm512_ternarylogic_epi64::<0xf8>(six_or_high, low, words(0x0f0f_0f0f, 0, 0, 0x0f0f_0f0f)); // a | b & c
-    let pick = |bytes: __m128i| _mm512_shuffle_epi8(all, _mm512_broadcast_i32x4(bytes));
-    let scales = pick(_mm_setr_epi8(4, Z, 5, Z, 6, Z, 7, Z, 0, Z, 1, Z, 2, Z, 3, Z));
-    let mins = pick(_mm_setr_epi8(8, Z, 9, Z, 10, Z, 11, Z, 12, Z, 13, Z, 14, Z, 15, Z));
-
-    let d_at = _mm512_castsi128_si512(_mm_setr_epi16(0, 1, 8, 9, 16, 17, 24, 25));
-    let d = _mm256_cvtph_ps(_mm512_castsi512_si128(_mm512_permutexvar_epi16(d_at, headers)));
-    (scales, mins, d)
 }
 
 /// Words to take for the sums of block `j`, dwords of an even group's sum in the low and an odd one's in the high word: both
@@ -186,7 +189,7 @@ impl<const M: usize> Four<'_, M> {
     /// The machine has the features of this module.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
     #[inline]
-    unsafe fn add<F: SuperBlock, const N: usize>(&self, acc: &mut [__m512; M]) {
+    pub unsafe fn add<F: SuperBlock, const N: usize>(&self, acc: &mut [__m512; M]) {
         // One call each, since LLVM does not unroll a loop of this size, and then the prefetches take jumps that are mispredicted.
         // SAFETY: the blocks and as many columns of `x` are readable.
         unsafe {
