@@ -75,6 +75,22 @@ thread_local! {
     static IN_JOB: Cell<bool> = const { Cell::new(false) };
 }
 
+/// A caller's job, alone or shared, until this is dropped.
+struct InJob;
+
+impl InJob {
+    fn begin() -> Self {
+        IN_JOB.set(true);
+        Self
+    }
+}
+
+impl Drop for InJob {
+    fn drop(&mut self) {
+        IN_JOB.set(false);
+    }
+}
+
 /// A fixed set of threads that run one job at a time.
 pub struct Pool {
     shared: Arc<Shared>,
@@ -129,7 +145,11 @@ impl Pool {
     /// that workers do not read lines the caller's stack is writing. A panic in any share reaches the caller after
     /// all shares are over.
     pub fn run<F: Fn(usize, usize) + Sync>(&self, f: F) {
-        if self.threads() == 1 || IN_JOB.get() {
+        if IN_JOB.get() {
+            return f(0, 1);
+        }
+        let _in_job = InJob::begin();
+        if self.threads() == 1 {
             return f(0, 1);
         }
         let mut pace = match self.caller.try_lock() {
@@ -146,9 +166,7 @@ impl Pool {
         let job: *const (dyn Fn(usize, usize) + Sync + '_) = &raw const f.0;
         // SAFETY: only the lifetime changes. `fork_join` returns after the last use of the pointer, and `f` outlives it.
         let job = unsafe { std::mem::transmute::<*const (dyn Fn(usize, usize) + Sync + '_), Job>(job) };
-        IN_JOB.set(true);
         let waited = self.shared.fork_join(job, n);
-        IN_JOB.set(false);
         pace.record(self.threads(), n, start, waited);
         drop(pace);
         let payload = self.shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
