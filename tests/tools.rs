@@ -1,7 +1,7 @@
 //! `tokenize`, `template` and `eval logits`: what other programs compare with.
 
 use downshift_engine::testing::GgufWriter;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::Folder;
 
@@ -126,4 +126,25 @@ fn positions_beyond_those_a_model_was_trained_for_are_told() {
         assert_eq!(ran.stderr, "513 positions are more than the 512 that the model was trained for\n", "{ran:?}");
     }
     assert_eq!(folder.run(&["bench", "-m", "m.gguf", "-p", "512", "-n", "0", "-r", "1"]).stderr, "");
+}
+
+#[test]
+fn a_breakdown_tells_where_the_time_of_a_test_went() {
+    let folder = Folder::new().with_model("m.gguf", 1);
+    let ran = folder.run(&["bench", "-m", "m.gguf", "-p", "16", "-n", "4", "-r", "1", "--breakdown", "-o", "jsonl"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let rows: Vec<Value> = ran.stdout.lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect();
+    assert_eq!(rows.len(), 2, "{ran:?}");
+    for (row, passes) in rows.iter().zip([1.0, 4.0]) {
+        let parts = row["breakdown"]["parts"].as_array().expect("parts");
+        let sum = |field: &str| parts.iter().map(|part| part[field].as_f64().expect("a number")).sum::<f64>();
+        assert!((sum("share") - 1.0).abs() < 1e-9, "{row}");
+        // The parts are all of the forward passes, and little of a test is anything else.
+        let whole_ms = row["avg_ns"].as_f64().expect("a number") / 1e6;
+        let parts_ms = sum("ms") * passes;
+        assert!(parts_ms <= whole_ms && parts_ms > 0.1 * whole_ms, "{parts_ms} of {whole_ms} ms: {row}");
+        assert!(row["breakdown"]["read_ceiling_gbs"].as_f64().is_some_and(|ceiling| ceiling > 0.01), "{row}");
+    }
+    let refused = folder.run(&["bench", "-m", "m.gguf", "--breakdown", "-o", "csv"]);
+    assert!(refused.code == Some(1) && refused.stderr.contains("prints md, json or jsonl"), "{refused:?}");
 }

@@ -289,6 +289,7 @@ pub struct Logits {
   downshift bench -m Qwen3-0.6B-Q8_0.gguf
   downshift bench -m chat -p 512,2048 -n 64 -d 0,4096 -r 3 -o jsonl
   downshift bench -m chat -p 0 -n 64 --parallel 1,4,8
+  downshift bench -m chat -p 512 -n 64 --breakdown
   downshift bench --failover --runs 100")]
 pub struct Bench {
     /// A GGUF file, or a name from models.toml; with --failover the default model unless one is named
