@@ -176,6 +176,7 @@ impl<A: Arm> Forward for Decoder<A> {
     fn max_rows(&self) -> usize {
         self.arm.max_rows()
     }
+
     fn take_times(&mut self) -> Times {
         std::mem::take(&mut self.times)
     }

@@ -45,9 +45,9 @@ pub(super) fn layout(dtype: DType, unsigned: bool) -> Option<(Quants, usize)> {
 }
 
 /// One row of a slice, in order.
-struct Row {
-    quants: [u8; SLICE],
-    scales: [f32; SLICE / 16],
+pub(super) struct Row {
+    pub(super) quants: [u8; SLICE],
+    pub(super) scales: [f32; SLICE / 16],
     mins: [f32; SLICE / 16],
 }
 
@@ -59,15 +59,24 @@ impl<const ROWS: usize> Panel<ROWS> {
     /// Fills row `r` from the blocks of a slice.
     #[inline(always)]
     pub(super) fn fill(&mut self, dtype: DType, blocks: &[u8], r: usize, unsigned: bool) {
-        let quants = self.fill_scales(dtype, blocks, r, unsigned);
-        for (place, quants) in self.quants.iter_mut().zip(quants.as_chunks::<4>().0) {
+        let row = Row::new(dtype, blocks, unsigned);
+        for (place, quants) in self.quants.iter_mut().zip(row.quants.as_chunks::<4>().0) {
             place[r] = *quants;
         }
+        let n_groups = if dtype.block_len() == 256 { SLICE / 16 } else { SLICE / 32 };
+        for (place, scale) in self.scales.iter_mut().zip(row.scales).take(n_groups) {
+            place[r] = scale;
+        }
+        for (place, min) in self.mins.iter_mut().zip(row.mins).take(n_groups) {
+            place[r] = min;
+        }
     }
+}
 
-    /// Fills the scales and minima of row `r` from the blocks of a slice, and returns the quants in order.
+impl Row {
+    /// Of the blocks of a slice.
     #[inline(always)]
-    pub(super) fn fill_scales(&mut self, dtype: DType, blocks: &[u8], r: usize, unsigned: bool) -> [u8; SLICE] {
+    pub(super) fn new(dtype: DType, blocks: &[u8], unsigned: bool) -> Self {
         let mut row = Row { quants: [0; SLICE], scales: [0.0; SLICE / 16], mins: [0.0; SLICE / 16] };
         match dtype {
             DType::Q4_0 => row.of_32::<18>(blocks, |b| nibbles(&b[2..], 0), |b| times(f16(b), 8.0)),
@@ -86,18 +95,9 @@ impl<const ROWS: usize> Panel<ROWS> {
             DType::Q2_K => row.q2_k(blocks),
             DType::F32 | DType::F16 | DType::BF16 => {}
         }
-        let n_groups = if dtype.block_len() == 256 { SLICE / 16 } else { SLICE / 32 };
-        for (place, scale) in self.scales.iter_mut().zip(row.scales).take(n_groups) {
-            place[r] = scale;
-        }
-        for (place, min) in self.mins.iter_mut().zip(row.mins).take(n_groups) {
-            place[r] = min;
-        }
-        row.quants
+        row
     }
-}
 
-impl Row {
     #[inline(always)]
     fn of_32<const BYTES: usize>(
         &mut self,

@@ -39,19 +39,13 @@ unsafe fn run(dtype: DType, w: &[u8], k: usize, acts: &Activations, m: usize, bu
     let slice_bytes = SLICE / dtype.block_len() * dtype.block_bytes();
     let mut panel = Panel::<ROWS>::new();
     let mut expanded = Expanded::new();
-    let is_picked = matches!(dtype, DType::IQ4_NL | DType::IQ4_XS | DType::MXFP4);
     let n_tiles = m.div_ceil(COLS);
     for (p, rows) in w.chunks(ROWS * row_bytes).enumerate() {
         for slice in 0..k.div_ceil(SLICE) {
             let bytes = slice * slice_bytes..row_bytes.min((slice + 1) * slice_bytes);
             for (r, row) in rows.chunks_exact(row_bytes).enumerate() {
-                let blocks = &row[bytes.clone()];
-                if is_picked {
-                    expanded.fill_levels(dtype, blocks, r, &mut panel);
-                } else {
-                    // SAFETY: the features are this function's.
-                    unsafe { expanded.fill(dtype, blocks, r) };
-                }
+                // SAFETY: the features are this function's.
+                unsafe { expanded.fill(dtype, &row[bytes.clone()], r) };
             }
             expanded.interleave(&mut panel, SLICE / group, n_starts == 0);
             let groups = SLICE.min(k - slice * SLICE) / 32;

@@ -4,7 +4,7 @@ use super::groups_of_16::GroupsOf16;
 use super::groups_of_32::GroupsOf32;
 use super::transpose::transpose;
 use super::{Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
-use crate::arch::panel::{Panel, SLICE};
+use crate::arch::panel::{Panel, Row, SLICE};
 use crate::blocks::DType;
 use std::arch::x86_64::*;
 
@@ -41,17 +41,12 @@ impl Rows {
                 DType::Q6_K => self.groups_of_16::<Q6K>(blocks, r),
                 DType::Q4_K => self.super_blocks::<144>(blocks, r, |block, z| Q4K::in_order(block, z)),
                 DType::Q5_K => self.super_blocks::<176>(blocks, r, |block, z| Q5K::in_order(block, z)),
-                DType::F32 | DType::F16 | DType::BF16 | DType::IQ4_NL | DType::IQ4_XS | DType::MXFP4 => {}
+                DType::IQ4_NL | DType::IQ4_XS | DType::MXFP4 => {
+                    let row = Row::new(dtype, blocks, true);
+                    (self.quants[r], self.scales[r]) = (row.quants, row.scales);
+                }
+                DType::F32 | DType::F16 | DType::BF16 => {}
             }
-        }
-    }
-
-    /// Of a format that is picked from a table; expanded in plain Rust.
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-    pub(super) fn fill_levels(&mut self, dtype: DType, blocks: &[u8], r: usize, panel: &mut Panel<ROWS>) {
-        self.quants[r] = panel.fill_scales(dtype, blocks, r, true);
-        for (scale, place) in self.scales[r].iter_mut().zip(&panel.scales) {
-            *scale = place[r];
         }
     }
 

@@ -1,6 +1,6 @@
 //! Q6_K, Q3_K and Q2_K: blocks of 256 with a scale per 16.
 
-use super::{Results, dpwssd, prefetch_block, sums};
+use super::{Results, dpwssd, prefetch_block};
 use crate::blocks::DType;
 use crate::quantize::{Activations, Q8K};
 use std::arch::x86_64::*;
@@ -62,7 +62,7 @@ unsafe fn dot<F: GroupsOf16, const M: usize>(w: &[u8], k: usize, acts: &Activati
     let n = w.len() / row_bytes;
     assert!(k == acts.cols() && out.len() >= M * n);
     let x: [Q8K<'_>; M] = array::from_fn(|i| acts.q8k_row(start + i));
-    let mut results = Results::new(&mut out[..M * n]);
+    let mut results = Results::<M>::new(out, n);
     for r in 0..n {
         let mut acc = [_mm512_setzero_ps(); M];
         let row = w[r * row_bytes..][..row_bytes].as_ptr();
@@ -74,13 +74,7 @@ unsafe fn dot<F: GroupsOf16, const M: usize>(w: &[u8], k: usize, acts: &Activati
                 if b + 2 <= n_blocks { two::<F, M, 2>(blocks, b, &x, &mut acc) } else { two::<F, M, 1>(blocks, b, &x, &mut acc) }
             }
         }
-        if M == 1 {
-            results.set(r, acc[0]);
-            continue;
-        }
-        for (i, sum) in sums(&acc).into_iter().enumerate() {
-            results.out[i * n + r] = sum;
-        }
+        results.set(r, &acc);
     }
 }
 

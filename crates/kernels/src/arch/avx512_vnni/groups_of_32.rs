@@ -1,6 +1,6 @@
 //! The formats with blocks of 32 and a scale in f16: four blocks at a time, block `i` in lane `i` of two registers.
 
-use super::{Results, prefetch, sums};
+use super::{Results, prefetch};
 use crate::blocks::DType;
 use crate::quantize::{Activations, Q8};
 use std::arch::x86_64::*;
@@ -64,7 +64,7 @@ unsafe fn dot<F: GroupsOf32, const M: usize>(w: &[u8], k: usize, acts: &Activati
     let n = w.len() / row_bytes;
     assert!(k == acts.cols() && out.len() >= M * n);
     let x: [Q8<'_>; M] = array::from_fn(|i| acts.q8_row(start + i));
-    let mut results = Results::new(&mut out[..M * n]);
+    let mut results = Results::<M>::new(out, n);
     for r in 0..n {
         let mut acc = [(_mm512_setzero_ps(), _mm_setzero_ps()); M];
         let row = &w[r * row_bytes..][..row_bytes];
@@ -86,13 +86,7 @@ unsafe fn dot<F: GroupsOf32, const M: usize>(w: &[u8], k: usize, acts: &Activati
             }
         }
         let acc = acc.map(|(acc, offset)| _mm512_add_ps(acc, _mm512_zextps128_ps512(offset)));
-        if M == 1 {
-            results.set(r, acc[0]);
-            continue;
-        }
-        for (i, sum) in sums(&acc).into_iter().enumerate() {
-            results.out[i * n + r] = sum;
-        }
+        results.set(r, &acc);
     }
 }
 

@@ -139,25 +139,32 @@ fn sums<const M: usize>(acc: &[__m512; M]) -> [f32; M] {
     array::from_fn(|i| first[i])
 }
 
-/// Results of one activation row, which are added up four at a time.
-struct Results<'a> {
+/// Results of `M` activation rows, (M, n). Those of one are added up four at a time.
+struct Results<'a, const M: usize> {
     out: &'a mut [f32],
+    n: usize,
     pending: [__m512; 4],
 }
 
-impl<'a> Results<'a> {
+impl<'a, const M: usize> Results<'a, M> {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
     #[inline]
-    fn new(out: &'a mut [f32]) -> Self {
-        Self { out, pending: [_mm512_setzero_ps(); 4] }
+    fn new(out: &'a mut [f32], n: usize) -> Self {
+        Self { out: &mut out[..M * n], n, pending: [_mm512_setzero_ps(); 4] }
     }
 
-    /// The result of weight row `r` is the sum of `acc`. Rows come in order.
+    /// The results of weight row `r` are the sums of `acc`. Rows come in order.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
     #[inline]
-    fn set(&mut self, r: usize, acc: __m512) {
-        self.pending[r % 4] = acc;
-        if r % 4 == 3 || r + 1 == self.out.len() {
+    fn set(&mut self, r: usize, acc: &[__m512; M]) {
+        if M > 1 {
+            for (i, sum) in sums(acc).into_iter().enumerate() {
+                self.out[i * self.n + r] = sum;
+            }
+            return;
+        }
+        self.pending[r % 4] = acc[0];
+        if r % 4 == 3 || r + 1 == self.n {
             let out = &mut self.out[r / 4 * 4..r + 1];
             out.copy_from_slice(&sums(&self.pending)[..out.len()]);
         }

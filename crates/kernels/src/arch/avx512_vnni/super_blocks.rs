@@ -2,7 +2,7 @@
 //! The headers of four blocks are unpacked in one register; products of quants are scaled in integers, and a block is one
 //! conversion to f32.
 
-use super::{Results, dpwssd, prefetch_block, sums};
+use super::{Results, dpwssd, prefetch_block};
 use crate::blocks::DType;
 use crate::quantize::{Activations, Q8K};
 use std::arch::x86_64::*;
@@ -75,7 +75,7 @@ unsafe fn dot<F: SuperBlock, const M: usize>(w: &[u8], k: usize, acts: &Activati
     let n = w.len() / row_bytes;
     assert!(k == acts.cols() && out.len() >= M * n);
     let x: [Q8K<'_>; M] = array::from_fn(|i| acts.q8k_row(start + i));
-    let mut results = Results::new(&mut out[..M * n]);
+    let mut results = Results::<M>::new(out, n);
     for r in 0..n {
         let mut acc = [_mm512_setzero_ps(); M];
         let row = w[r * row_bytes..][..row_bytes].as_ptr();
@@ -95,13 +95,7 @@ unsafe fn dot<F: SuperBlock, const M: usize>(w: &[u8], k: usize, acts: &Activati
                 _ => four::<F, M, 3>(rest, b, &x, &mut acc),
             }
         }
-        if M == 1 {
-            results.set(r, acc[0]);
-            continue;
-        }
-        for (i, sum) in sums(&acc).into_iter().enumerate() {
-            results.out[i * n + r] = sum;
-        }
+        results.set(r, &acc);
     }
 }
 
