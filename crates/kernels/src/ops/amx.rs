@@ -2,7 +2,7 @@
 //!
 //! Every number is split into a high and a low bfloat16, and the three products that matter are added in f32: keys and
 //! values in f16 are exact in two parts, queries and weights are off by 2^-17. Dimensions that are no multiple of 32, a
-//! tile's depth, take the kernels of AVX-512.
+//! tile's depth, take the kernels of VNNI.
 //!
 //! Operands lie in parts of 2 KiB, 32 of depth by 16 rows: a tile of high parts, then one of low parts. In those of the
 //! left side a tile is (row, depth), in those of the right side (pair of depths, row, 2).
@@ -10,11 +10,11 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::{OpsTable, STRIP, avx512};
+use super::{OpsTable, STRIP, vnni};
 use crate::arch::amx::Configured;
 use crate::kv::{KV_BLOCK, KvType};
 
-pub(super) static TABLE: OpsTable = OpsTable { name: "amx", pack_queries, widen_keys, widen_values, score_tile, mix_tile, ..avx512::TABLE };
+pub(super) static TABLE: OpsTable = OpsTable { name: "amx", pack_queries, widen_keys, widen_values, score_tile, mix_tile, ..vnni::TABLE };
 
 /// Depth of a tile.
 const DEPTH: usize = 32;
@@ -60,34 +60,25 @@ fn interleaved(a: __m512i, b: __m512i) -> __m512i {
     _mm512_or_si512(_mm512_srli_epi32::<16>(a), _mm512_and_si512(b, _mm512_set1_epi32(0xffff_0000_u32 as i32)))
 }
 
-/// 16 elements from `p` on of a stored row, as bits of f32.
+/// 16 elements of a stored row, as bits of f32.
 ///
 /// # Safety
-/// Element `at` of the row at `row` and the 15 after it are readable; `at` is a multiple of 16.
+/// As of `vnni::widened`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn widened(kind: KvType, row: *const u8, at: usize) -> __m512i {
-    // SAFETY: f16 take two bytes each; a block of Q8_0 is a scale of two bytes and 32 of one.
-    let wide = unsafe {
-        match kind {
-            KvType::F16 => _mm512_cvtph_ps(_mm256_loadu_si256(row.add(2 * at).cast())),
-            KvType::Q8_0 => {
-                let block = row.add(at / 32 * 34);
-                let d = _mm512_cvtph_ps(_mm256_set1_epi16(block.cast::<i16>().read_unaligned()));
-                let q = _mm512_cvtepi8_epi32(_mm_loadu_si128(block.add(2 + at % 32).cast()));
-                _mm512_mul_ps(d, _mm512_cvtepi32_ps(q))
-            }
-        }
-    };
-    _mm512_castps_si512(wide)
+    // SAFETY: by the contract.
+    _mm512_castps_si512(unsafe { vnni::widened(kind, row, at) })
 }
 
 #[target_feature(enable = "avx512f,avx512bw")]
 fn pack_queries(dim: usize, qt: &mut [f32]) {
-    if dim.is_multiple_of(DEPTH) {
-        for part in qt.chunks_exact_mut(PART) {
-            let part = part.as_mut_ptr();
-            right_part(part, part, DEPTH);
-        }
+    if !dim.is_multiple_of(DEPTH) {
+        // SAFETY: AMX implies the table's instructions.
+        return unsafe { (vnni::TABLE.pack_queries)(dim, qt) };
+    }
+    for part in qt.chunks_exact_mut(PART) {
+        let part = part.as_mut_ptr();
+        right_part(part, part, DEPTH);
     }
 }
 
@@ -112,7 +103,7 @@ fn right_part(to: *mut f32, from: *const f32, n: usize) {
 fn widen_keys(kind: KvType, dim: usize, rows: &[u8], out: &mut [f32]) {
     if !dim.is_multiple_of(DEPTH) {
         // SAFETY: AMX implies the table's instructions.
-        return unsafe { (avx512::TABLE.widen_keys)(kind, dim, rows, out) };
+        return unsafe { (vnni::TABLE.widen_keys)(kind, dim, rows, out) };
     }
     let row_bytes = kind.row_bytes(dim);
     let n_steps = dim / DEPTH;
@@ -135,7 +126,7 @@ fn widen_keys(kind: KvType, dim: usize, rows: &[u8], out: &mut [f32]) {
 fn widen_values(kind: KvType, dim: usize, rows: &[u8], out: &mut [f32]) {
     if !dim.is_multiple_of(DEPTH) {
         // SAFETY: AMX implies the table's instructions.
-        return unsafe { (avx512::TABLE.widen_values)(kind, dim, rows, out) };
+        return unsafe { (vnni::TABLE.widen_values)(kind, dim, rows, out) };
     }
     let row_bytes = kind.row_bytes(dim);
     let n_keys = rows.len() / row_bytes;
@@ -201,7 +192,7 @@ fn transposed(rows: [__m512i; 16]) -> [__m512i; 16] {
 fn score_tile(dim: usize, n_keys: usize, k: &[f32], qt: &[f32], st: &mut [f32]) {
     if !dim.is_multiple_of(DEPTH) {
         // SAFETY: AMX implies the table's instructions.
-        return unsafe { (avx512::TABLE.score_tile)(dim, n_keys, k, qt, st) };
+        return unsafe { (vnni::TABLE.score_tile)(dim, n_keys, k, qt, st) };
     }
     let n_strips = st.len() / (KV_BLOCK * STRIP);
     assert!(k.len() >= KV_BLOCK * dim && n_keys <= KV_BLOCK && qt.len() == n_strips * dim * STRIP);
@@ -225,7 +216,7 @@ fn score_tile(dim: usize, n_keys: usize, k: &[f32], qt: &[f32], st: &mut [f32]) 
 fn mix_tile(dim: usize, keys: std::ops::Range<usize>, v: &[f32], pt: &[f32], factor: &[f32], ot: &mut [f32]) {
     if !dim.is_multiple_of(DEPTH) {
         // SAFETY: AMX implies the table's instructions.
-        return unsafe { (avx512::TABLE.mix_tile)(dim, keys, v, pt, factor, ot) };
+        return unsafe { (vnni::TABLE.mix_tile)(dim, keys, v, pt, factor, ot) };
     }
     let n_strips = ot.len() / (dim * STRIP);
     let n_steps = keys.len().div_ceil(DEPTH);

@@ -21,6 +21,8 @@ pub(crate) mod scalar_attention;
 mod simd;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
 
 use std::ops::Range;
 
@@ -88,7 +90,7 @@ pub(crate) struct OpsTable {
     pub mix_rows: unsafe fn(kind: KvType, dim: usize, mix: MixRows<'_>, v: &[u8], acc: &mut [f32], next: &[u8]),
     /// Brings `qt`, strips of (dim, 16), to the form that `score_tile` reads, in place.
     pub pack_queries: unsafe fn(dim: usize, qt: &mut [f32]),
-    /// At most 64 stored rows of `dim` elements to f32, in the form that `score_tile` reads; `out` (64, dim).
+    /// At most 64 stored rows of `dim` elements, in the form that `score_tile` reads; `out` (64, dim).
     pub widen_keys: unsafe fn(kind: KvType, dim: usize, rows: &[u8], out: &mut [f32]),
     /// The same in the form that `mix_tile` reads.
     pub widen_values: unsafe fn(kind: KvType, dim: usize, rows: &[u8], out: &mut [f32]),
@@ -135,7 +137,7 @@ impl Ops {
             #[cfg(target_arch = "x86_64")]
             Tier::Avx2 => &avx2::TABLE,
             #[cfg(target_arch = "x86_64")]
-            Tier::Avx512Vnni => &avx512::TABLE,
+            Tier::Avx512Vnni => &vnni::TABLE,
             #[cfg(target_arch = "x86_64")]
             Tier::Amx => &amx::TABLE,
         };

@@ -113,7 +113,8 @@ fn prefetch_block(p: *const u8, j: usize, n: usize, block_bytes: usize) {
 /// `acc + a · b` over pairs of i16. In assembly because LLVM splits the intrinsic into a multiplication and an addition
 /// unless it tunes for one CPU, which costs 5-10% of a kernel.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn dpwssd(mut acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
+#[inline]
+pub(crate) fn dpwssd(mut acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
     // SAFETY: touches nothing but the registers named.
     unsafe {
         asm!("vpdpwssd {}, {}, {}", inout(zmm_reg) acc, in(zmm_reg) a, in(zmm_reg) b,
