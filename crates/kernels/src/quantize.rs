@@ -60,6 +60,9 @@ pub(crate) const PAD: usize = 1024;
 /// 2 * 63 * 127 (a pair of products) * 128 * 63 (scale and multiplier) * 2 * 4 (pairs per lane and block) < 2^31.
 const MULTIPLIER_MAX: f32 = 63.0;
 
+/// The largest of the integers in 16 bits.
+const WORD_MAX: f32 = 32767.0;
+
 /// Reusable buffers for the activations of one input, planned for at most `max_rows` rows of `max_cols`.
 /// Nothing is allocated after [`Activations::new`], and buffers that no kernel of this machine reads are never touched.
 pub struct Activations {
@@ -82,6 +85,8 @@ struct Q8Buffers {
     sums: Aligned<f32>,
     sums16: Aligned<f32>,
     totals16: Aligned<i32>,
+    sum_words: Aligned<i16>,
+    sum_steps: Aligned<f32>,
 }
 
 struct Q8KBuffers {
@@ -112,6 +117,10 @@ pub(crate) struct Q8<'a> {
     pub(crate) sums16: &'a [f32],
     /// The sum of the quants, per 16.
     pub(crate) totals16: &'a [i32],
+    /// `sums` in 16 bits: `sums[g] = sum_steps[g / 16] * sum_words[g]`.
+    pub(crate) sum_words: &'a [i16],
+    /// Per 512.
+    pub(crate) sum_steps: &'a [f32],
 }
 
 /// A row of [`Q8`] to fill.
@@ -121,6 +130,8 @@ pub(crate) struct Q8Mut<'a> {
     pub(crate) sums: &'a mut [f32],
     pub(crate) sums16: &'a mut [f32],
     pub(crate) totals16: &'a mut [i32],
+    pub(crate) sum_words: &'a mut [i16],
+    pub(crate) sum_steps: &'a mut [f32],
 }
 
 impl Q8Mut<'_> {
@@ -131,6 +142,18 @@ impl Q8Mut<'_> {
         self.totals16[2 * g..2 * g + 2].copy_from_slice(&totals);
         self.sums16[2 * g..2 * g + 2].copy_from_slice(&sums);
         self.sums[g] = sums[0] + sums[1];
+    }
+
+    /// Fills the words, when the sums are there.
+    #[inline(always)]
+    pub(crate) fn set_words(&mut self) {
+        let words = self.sum_words.as_chunks_mut::<16>().0.iter_mut().zip(self.sum_steps.iter_mut());
+        for (sums, (words, step)) in self.sums.as_chunks::<16>().0.iter().zip(words) {
+            let max = max_abs(sums);
+            let per_step = finite_or_zero(WORD_MAX / max);
+            *step = max / WORD_MAX;
+            words.iter_mut().zip(sums).for_each(|(word, sum)| *word = nearest(sum * per_step, WORD_MAX) as i16);
+        }
     }
 }
 
@@ -182,6 +205,8 @@ impl Activations {
                 sums: Aligned::zeroed(padded / 32),
                 sums16: Aligned::zeroed(padded / 16),
                 totals16: Aligned::zeroed(padded / 16),
+                sum_words: Aligned::zeroed(padded / 32),
+                sum_steps: Aligned::zeroed(padded / 512),
             },
             q8k: Q8KBuffers {
                 qs: Aligned::zeroed(padded),
@@ -232,7 +257,7 @@ impl Activations {
         let padded = max_rows * max_cols.next_multiple_of(PAD);
         let bf16 = max_rows.next_multiple_of(32) * max_cols.next_multiple_of(BF16_SLICE) * size_of::<u16>();
         let sizes = [
-            (Form::Q8, padded + (padded / 32 * 2 + padded / 16 * 2) * size_of::<f32>()),
+            (Form::Q8, padded + (padded / 32 * 2 + padded / 16 * 2 + padded / 512) * size_of::<f32>() + padded / 32 * size_of::<i16>()),
             (
                 Form::Q8K,
                 4 * padded
@@ -269,13 +294,21 @@ impl Activations {
 
     /// Row `row` in eight bits with a scale per 32. Meaningful only if `has(Form::Q8)`.
     pub(crate) fn q8_row(&self, row: usize) -> Q8<'_> {
+        self.q8_rows(row..row + 1)
+    }
+
+    /// The same of several rows, one after the other.
+    pub(crate) fn q8_rows(&self, rows: Range<usize>) -> Q8<'_> {
         let padded = self.cols.next_multiple_of(PAD);
+        let per = |n: usize| rows.start * padded / n..rows.end * padded / n;
         Q8 {
-            qs: &self.q8.qs[row * padded..][..padded],
-            d: &self.q8.d[row * padded / 32..][..padded / 32],
-            sums: &self.q8.sums[row * padded / 32..][..padded / 32],
-            sums16: &self.q8.sums16[row * padded / 16..][..padded / 16],
-            totals16: &self.q8.totals16[row * padded / 16..][..padded / 16],
+            qs: &self.q8.qs[per(1)],
+            d: &self.q8.d[per(32)],
+            sums: &self.q8.sums[per(32)],
+            sums16: &self.q8.sums16[per(16)],
+            totals16: &self.q8.totals16[per(16)],
+            sum_words: &self.q8.sum_words[per(32)],
+            sum_steps: &self.q8.sum_steps[per(512)],
         }
     }
 
@@ -366,6 +399,7 @@ impl Activations {
                 out.qs[at..at + 16].copy_from_slice(&q[..16]);
                 out.qs[at + 64..at + 80].copy_from_slice(&q[16..]);
             }
+            out.set_words();
         }
     }
 
@@ -386,6 +420,8 @@ impl Activations {
                 sums: self.q8.sums.shared_mut(per(32)),
                 sums16: self.q8.sums16.shared_mut(per(16)),
                 totals16: self.q8.totals16.shared_mut(per(16)),
+                sum_words: self.q8.sum_words.shared_mut(per(32)),
+                sum_steps: self.q8.sum_steps.shared_mut(per(512)),
             }
         }
     }
@@ -519,7 +555,7 @@ fn group(x: &[f32], g: usize) -> [f32; 32] {
 /// Compared as bits: for numbers without a sign these have the same order, and NaN comes out on top, so that one in the
 /// input is one in the scale and is not lost.
 #[inline(always)]
-fn max_abs(x: &[f32; 32]) -> f32 {
+fn max_abs<const N: usize>(x: &[f32; N]) -> f32 {
     let max = x.iter().fold(0, |max, x| (x.to_bits() & 0x7fff_ffff).max(max));
     f32::from_bits(max)
 }
@@ -527,18 +563,24 @@ fn max_abs(x: &[f32; 32]) -> f32 {
 /// `x / step` rounded to the nearest integer within -127..=127; the reciprocal of a zero step gives zeros.
 #[inline(always)]
 fn quants(x: &[f32; 32], per_step: f32) -> [i8; 32] {
+    let per_step = finite_or_zero(per_step);
+    x.map(|x| nearest(x * per_step, 127.0) as i8)
+}
+
+#[inline(always)]
+fn finite_or_zero(x: f32) -> f32 {
+    if x.is_finite() { x } else { 0.0 }
+}
+
+/// The nearest integer within `-limit..=limit` in the low bits, zero for NaN. `limit` is below 2^22.
+#[inline(always)]
+fn nearest(x: f32, limit: f32) -> u32 {
     // Adding 1.5 * 2^23 leaves the nearest integer in the low bits of the sum, without a conversion that saturates.
     const MAGIC: f32 = 12_582_912.0;
-    let per_step = if per_step.is_finite() { per_step } else { 0.0 };
-    let mut q = [0i8; 32];
-    for (q, x) in q.iter_mut().zip(x) {
-        let scaled = x * per_step;
-        let clamped = if scaled > 127.0 { 127.0 } else { scaled };
-        let clamped = if clamped < -127.0 { -127.0 } else { clamped };
-        let clamped = if clamped.is_nan() { 0.0 } else { clamped };
-        *q = (clamped + MAGIC).to_bits() as i8;
-    }
-    q
+    let clamped = if x > limit { limit } else { x };
+    let clamped = if clamped < -limit { -limit } else { clamped };
+    let clamped = if clamped.is_nan() { 0.0 } else { clamped };
+    (clamped + MAGIC).to_bits()
 }
 
 #[cfg(test)]
@@ -569,6 +611,11 @@ mod tests {
                     assert_eq!((a.multipliers, a.multipliers16, a.sums, a.sums16), (b.multipliers, b.multipliers16, b.sums, b.sums16));
                     let (a, b) = (one.q8_row(row), other.q8_row(row));
                     assert_eq!((a.qs, a.d, a.sums, a.sums16, a.totals16), (b.qs, b.d, b.sums, b.sums16, b.totals16));
+                    assert_eq!((a.sum_words, a.sum_steps), (b.sum_words, b.sum_steps));
+                    for (g, sum) in a.sums.iter().enumerate() {
+                        let (step, word) = (a.sum_steps[g / 16], a.sum_words[g]);
+                        assert!((sum - step * f32::from(word)).abs() <= 0.51 * step, "{sum} became {word} times {step}");
+                    }
                 }
             }
         }

@@ -206,7 +206,7 @@ impl Part<'_> {
     ///
     /// # Safety
     /// This item is the only one to write the row.
-    unsafe fn finish(&self, kv_head: usize, row: usize, max: f32, sum: f32, acc: impl Iterator<Item = f32>) {
+    unsafe fn finish(&self, kv_head: usize, row: usize, max: f32, sum: f32, acc: &[f32]) {
         let (batch, head, token) = (self.batch, self.head(kv_head, row), self.token(row));
         if self.plan.n_splits == 1 {
             let factor = batch.final_factor(head, max, sum);
@@ -218,7 +218,7 @@ impl Part<'_> {
             let at = self.plan.first_partial + (self.item.split * n_tokens + token) * batch.sizes.n_heads + head;
             // SAFETY: by the contract.
             let (out, stats) = unsafe { (batch.partial_acc.row(at), batch.partial_stats.row(at)) };
-            out.iter_mut().zip(acc).for_each(|(out, acc)| *out = acc);
+            out.copy_from_slice(acc);
             stats.copy_from_slice(&[max, sum]);
         }
     }
@@ -284,7 +284,7 @@ impl Part<'_> {
         }
         for (i, acc) in acc.chunks_exact(v_dim).enumerate() {
             // SAFETY: by the contract.
-            unsafe { self.finish(heads.start + i / rows, i % rows, max[i], sum[i], acc.iter().copied()) };
+            unsafe { self.finish(heads.start + i / rows, i % rows, max[i], sum[i], acc) };
         }
     }
 
@@ -302,14 +302,17 @@ impl Part<'_> {
         let ot = cut(&mut buffer, width * v_dim);
         let [max, sum, factor, low, high] = [(); 5].map(|()| cut(&mut buffer, width));
         let wide = cut(&mut buffer, KV_BLOCK * k_dim.max(v_dim));
-        qt.fill(0.0);
-        for (i, row) in rows.clone().enumerate() {
-            let strip = &mut qt[i / STRIP * STRIP * k_dim..];
-            for (lanes, &q) in strip.chunks_exact_mut(STRIP).zip(self.q_row(head, row)) {
-                lanes[i % STRIP] = q;
+        for (i, strip) in qt.chunks_exact_mut(STRIP * k_dim).enumerate() {
+            let q = &mut wide[..STRIP * k_dim];
+            q.fill(0.0);
+            for (q, row) in q.chunks_exact_mut(k_dim).zip(rows.clone().skip(i * STRIP)) {
+                let row = self.q_row(head, row);
+                q[..row.len()].copy_from_slice(row);
             }
+            // SAFETY: an `Ops` exists only for an instruction set this machine has.
+            unsafe { (table.transpose)(k_dim, q, strip) };
         }
-        // SAFETY: an `Ops` exists only for an instruction set this machine has.
+        // SAFETY: as above.
         unsafe { (table.pack_queries)(k_dim, qt) };
         ot.fill(0.0);
         max.fill(f32::NEG_INFINITY);
@@ -338,11 +341,14 @@ impl Part<'_> {
                 (table.mix_tile)(v_dim, used, wide, st, factor, ot);
             }
         }
-        for (i, row) in rows.clone().enumerate() {
-            let strip = &ot[i / STRIP * STRIP * v_dim..];
-            let acc = strip.iter().skip(i % STRIP).step_by(STRIP).copied();
-            // SAFETY: by the contract.
-            unsafe { self.finish(head, row, max[i], sum[i], acc) };
+        for (i, strip) in ot.chunks_exact(STRIP * v_dim).enumerate() {
+            let acc = &mut wide[..STRIP * v_dim];
+            // SAFETY: as above.
+            unsafe { (table.transpose)(STRIP, strip, acc) };
+            for (j, acc) in (i * STRIP..rows.len()).zip(acc.chunks_exact(v_dim)) {
+                // SAFETY: by the contract.
+                unsafe { self.finish(head, rows.start + j, max[j], sum[j], acc) };
+            }
         }
     }
 }

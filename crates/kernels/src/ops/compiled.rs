@@ -19,6 +19,7 @@ macro_rules! table {
             score_rows: kernels::score_rows,
             online_softmax: kernels::online_softmax,
             mix_rows: kernels::mix_rows,
+            transpose: $crate::ops::transpose::transpose,
             pack_queries: kernels::pack_queries,
             widen_keys: kernels::widen_rows,
             widen_values: kernels::widen_rows,

@@ -21,6 +21,7 @@ pub(crate) mod scalar_attention;
 mod simd;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
+mod transpose;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 
@@ -88,6 +89,8 @@ pub(crate) struct OpsTable {
     /// `acc[r] = acc[r] * factor[r] + sum over j of weights[r][j] * v[j]`: `weights` (rows, 64), `v` n_keys stored rows
     /// of which weights[r][first..first + n_keys] are the weights, `acc` (rows, dim).
     pub mix_rows: unsafe fn(kind: KvType, dim: usize, mix: MixRows<'_>, v: &[u8], acc: &mut [f32], next: &[u8]),
+    /// `to[j][i] = from[i][j]`: `from` (rows, columns), both multiples of 16.
+    pub transpose: unsafe fn(columns: usize, from: &[f32], to: &mut [f32]),
     /// Brings `qt`, strips of (dim, 16), to the form that `score_tile` reads, in place.
     pub pack_queries: unsafe fn(dim: usize, qt: &mut [f32]),
     /// At most 64 stored rows of `dim` elements, in the form that `score_tile` reads; `out` (64, dim).

@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::{OpsTable, scalar_attention};
+use super::{OpsTable, scalar_attention, transpose};
 use crate::activation::Activation;
 use crate::kv::KvType;
 
@@ -21,6 +21,7 @@ pub(crate) static TABLE: OpsTable = OpsTable {
     score_rows: scalar_attention::score_rows,
     online_softmax: scalar_attention::online_softmax,
     mix_rows: scalar_attention::mix_rows,
+    transpose: transpose::transpose,
     pack_queries,
     widen_keys: widen_rows,
     widen_values: widen_rows,

@@ -9,17 +9,22 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
+use super::transpose::transpose_blocks;
 use super::{OpsTable, STRIP, avx512};
-use crate::arch::avx512_vnni::dpwssd;
+use crate::arch::avx512_vnni::words::{dpwssd, factors, paired};
 use crate::kv::{KV_BLOCK, KvType};
 
-pub(super) static TABLE: OpsTable =
-    OpsTable { name: "avx512vnni", pack_queries, widen_keys, widen_values, score_tile, mix_tile, ..avx512::TABLE };
+pub(super) static TABLE: OpsTable = OpsTable {
+    name: "avx512vnni",
+    transpose: transpose_blocks,
+    pack_queries,
+    widen_keys,
+    widen_values,
+    score_tile,
+    mix_tile,
+    ..avx512::TABLE
+};
 
-/// The largest integer.
-const MAX: f32 = 32767.0;
-/// What is shorter counts as zero, so that no factor overflows. f16 has nothing as short but zero.
-const SHORTEST: f32 = 1e-15;
 /// Rows of the left side in registers: with four strips they make 16 accumulators of 32. Divides `KV_BLOCK` and padded dimensions.
 const HEIGHT: usize = 4;
 /// Strips of the right side in registers.
@@ -46,24 +51,6 @@ pub(super) unsafe fn widened(kind: KvType, row: *const u8, at: usize) -> __m512 
             }
         }
     }
-}
-
-/// The factor that brings `size` to `MAX`, or 0 for what counts as zero, and the one that brings it back. That is NaN where
-/// `size` is not finite, so that the results are as well.
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn factors(size: __m512) -> (__m512, __m512) {
-    let counts = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(size, _mm512_set1_ps(SHORTEST));
-    let zero_or_nan = _mm512_sub_ps(size, size);
-    (_mm512_maskz_div_ps(counts, _mm512_set1_ps(MAX), size), _mm512_fmadd_ps(size, _mm512_set1_ps(1.0 / MAX), zero_or_nan))
-}
-
-/// Rounded to integers, `a` in the lower and `b` in the upper half of each lane.
-#[target_feature(enable = "avx512f,avx512bw")]
-#[inline]
-fn paired(a: __m512, b: __m512) -> __m512i {
-    let (a, b) = (_mm512_cvtps_epi32(a), _mm512_cvtps_epi32(b));
-    _mm512_mask_blend_epi16(0xaaaa_aaaa, a, _mm512_slli_epi32::<16>(b))
 }
 
 /// Of a strip of `dim` rows, the first half becomes pairs of rows; the factors back are the row after it.

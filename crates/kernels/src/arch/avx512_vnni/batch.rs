@@ -2,16 +2,15 @@
 //! the exact scales of the weights and a scale per 32 activations.
 
 use super::expand::{ROWS, Rows as Expanded};
+use super::products::{COLS, products, products_of_halves};
+use super::words::{dpwssd, factors, paired};
 use crate::aligned::Aligned;
 use crate::arch::panel::{Panel, SLICE, layout};
 use crate::blocks::DType;
 use crate::quantize::{Activations, Form, Q8};
 use crate::table::{Batch, Sums};
-use std::arch::asm;
 use std::arch::x86_64::*;
-
-/// Activation rows of a tile.
-const COLS: usize = 6;
+use std::array;
 
 /// `vpdpbusd` takes unsigned weights.
 const UNSIGNED: bool = true;
@@ -35,11 +34,12 @@ unsafe fn run(dtype: DType, w: &[u8], k: usize, acts: &Activations, m: usize, bu
     let stride = n.next_multiple_of(ROWS);
     let sums = sums.at_least(m * stride);
     let starts = offset(dtype).map_or(&[][..], |offset| starts(acts, m, group, offset, buffer));
-    let n_starts = starts.len() / m;
+    let has_mins = starts.is_empty();
     let slice_bytes = SLICE / dtype.block_len() * dtype.block_bytes();
     let mut panel = Panel::<ROWS>::new();
     let mut expanded = Expanded::new();
     let n_tiles = m.div_ceil(COLS);
+    let x = Rows::new(acts, m, starts);
     for (p, rows) in w.chunks(ROWS * row_bytes).enumerate() {
         for slice in 0..k.div_ceil(SLICE) {
             let bytes = slice * slice_bytes..row_bytes.min((slice + 1) * slice_bytes);
@@ -47,8 +47,11 @@ unsafe fn run(dtype: DType, w: &[u8], k: usize, acts: &Activations, m: usize, bu
                 // SAFETY: the features are this function's.
                 unsafe { expanded.fill(dtype, &row[bytes.clone()], r) };
             }
-            expanded.interleave(&mut panel, SLICE / group, n_starts == 0);
             let groups = SLICE.min(k - slice * SLICE) / 32;
+            expanded.interleave(&mut panel, SLICE / group, has_mins);
+            if has_mins && group == 32 {
+                pair_mins(&mut panel, groups);
+            }
             let next = if bytes.end < row_bytes { &rows[bytes.end..] } else { &w[w.len().min((p + 1) * ROWS * row_bytes)..] };
             let ahead = Ahead { rows: next, row_bytes, slice_bytes };
             for tile in 0..n_tiles {
@@ -56,14 +59,14 @@ unsafe fn run(dtype: DType, w: &[u8], k: usize, acts: &Activations, m: usize, bu
                 // The last tile ends with the last row, and may begin with some that were in the one before.
                 let (i, skip) = if (tile + 1) * COLS <= m { (tile * COLS, 0) } else { (m - COLS, (tile + 1) * COLS - m) };
                 let at = Place { start: slice * SLICE / 32, groups, i, skip, r: p * ROWS, stride };
-                let x = Rows::new(acts, i, at.start + groups, starts, n_starts);
+                let x = x.after(i);
                 // SAFETY: the features are this function's; there are as many groups in a slice, and `x` has them.
                 unsafe {
-                    match (group, n_starts) {
-                        (16, 0) => groups_of_16::<true>(&panel, &x, at, sums),
-                        (16, _) => groups_of_16::<false>(&panel, &x, at, sums),
-                        (_, 0) => groups_of_32::<true>(&panel, &x, at, sums),
-                        (_, _) => groups_of_32::<false>(&panel, &x, at, sums),
+                    match (group, has_mins) {
+                        (16, true) => groups_of_16::<true>(&panel, &x, at, sums),
+                        (16, false) => groups_of_16::<false>(&panel, &x, at, sums),
+                        (_, true) => groups_of_32::<true>(&panel, &x, at, sums),
+                        (_, false) => groups_of_32::<false>(&panel, &x, at, sums),
                     }
                 }
             }
@@ -79,14 +82,14 @@ struct Ahead<'a> {
 }
 
 impl Ahead<'_> {
-    /// Fetches the share of tile `tile` of `n_tiles` into the second level cache. Rows are far apart, which no processor foresees.
+    /// Fetches the rows that are the share of tile `tile` of `n_tiles` into the second level cache. Rows are far apart, which no
+    /// processor foresees.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
     #[inline]
     fn prefetch(&self, tile: usize, n_tiles: usize) {
-        let lines = self.slice_bytes.div_ceil(64) + 1;
-        for line in ROWS * lines * tile / n_tiles..ROWS * lines * (tile + 1) / n_tiles {
-            let at = line / lines * self.row_bytes + line % lines * 64;
-            if at < self.rows.len() {
+        for row in ROWS * tile / n_tiles..ROWS * (tile + 1) / n_tiles {
+            let start = row * self.row_bytes;
+            for at in (start..(start + self.slice_bytes + 63).min(self.rows.len())).step_by(64) {
                 _mm_prefetch::<_MM_HINT_T1>(self.rows.as_ptr().wrapping_add(at).cast());
             }
         }
@@ -105,9 +108,6 @@ struct Place {
     stride: usize,
 }
 
-/// The twelve sums of integers of a tile.
-type Ints = [[__m512i; COLS]; 2];
-
 /// Adds the products of `COLS` activation rows with a panel of groups of 32. The 24 sums, of integers and of floats, stay in
 /// registers; scales of weights and activations are multiplied apart from the chain that waits for the integers.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
@@ -122,18 +122,61 @@ unsafe fn groups_of_32<const MINS: bool>(panel: &Panel<ROWS>, x: &Rows<'_>, at: 
             for (v, (acc, ints)) in acc.iter_mut().zip(&ints).enumerate() {
                 let scale = lanes(panel.scales.get_unchecked(g), v);
                 for c in 0..COLS {
-                    if MINS {
-                        let min = lanes(panel.mins.get_unchecked(g), v);
-                        acc[c] = _mm512_fnmadd_ps(min, broadcast(x.first.sums, c * x.stride / 32 + x_g), acc[c]);
-                    }
-                    let scale = _mm512_mul_ps(scale, broadcast(x.first.d, c * x.stride / 32 + x_g));
+                    let scale = _mm512_mul_ps(scale, broadcast(x.q8.d, c * x.stride / 32 + x_g));
                     acc[c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(ints[c]), scale, acc[c]);
                 }
             }
         }
     }
+    if MINS {
+        // SAFETY: as above, and the minima were paired.
+        unsafe { take_mins(panel, x, at, &mut acc) };
+    }
     add(&acc[0], at, 0, sums);
     add(&acc[1], at, 16, sums);
+}
+
+/// Makes of the minima of `groups` groups of 32 pairs of 16-bit integers, those of groups `2 i` and `2 i + 1` at `i`, and after the
+/// pairs what brings them back. Those of a row add up to 2^15 at most, as sizes: see `words`.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn pair_mins(panel: &mut Panel<ROWS>, groups: usize) {
+    for v in 0..2 {
+        let mins: [__m512; SLICE / 32] = array::from_fn(|g| if g < groups { lanes(&panel.mins[g], v) } else { _mm512_setzero_ps() });
+        let (to, back) = factors(mins.iter().fold(_mm512_setzero_ps(), |sum, mins| _mm512_add_ps(sum, _mm512_abs_ps(*mins))));
+        let pair = |[a, b]: &[__m512; 2]| _mm512_castsi512_ps(paired(_mm512_mul_ps(to, *a), _mm512_mul_ps(to, *b)));
+        for (place, row) in panel.mins.iter_mut().zip(mins.as_chunks().0.iter().map(pair).chain([back])) {
+            // SAFETY: sixteen floats, as the slice is checked to have.
+            unsafe { _mm512_storeu_ps(place[16 * v..][..16].as_mut_ptr(), row) };
+        }
+    }
+}
+
+/// Takes off what minima paired by [`pair_mins`] come to. Two groups take one instruction, instead of one each in floats.
+///
+/// # Safety
+/// `x` has the groups.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+#[inline]
+unsafe fn take_mins(panel: &Panel<ROWS>, x: &Rows<'_>, at: Place, acc: &mut [[__m512; COLS]; 2]) {
+    let mut ints = [[_mm512_setzero_si512(); COLS]; 2];
+    for i in 0..at.groups.div_ceil(2) {
+        let mins = [0, 1].map(|v| _mm512_castps_si512(lanes(&panel.mins[i], v)));
+        for c in 0..COLS {
+            // SAFETY: the caller's promise; after an odd number of groups comes the padding.
+            let pair = unsafe { x.q8.sum_words.as_ptr().add(c * x.stride / 32 + at.start + 2 * i).cast::<i32>().read_unaligned() };
+            for (ints, mins) in ints.iter_mut().zip(mins) {
+                ints[c] = dpwssd(ints[c], mins, _mm512_set1_epi32(pair));
+            }
+        }
+    }
+    for (v, (acc, ints)) in acc.iter_mut().zip(&ints).enumerate() {
+        let back = lanes(&panel.mins[SLICE / 64], v);
+        for c in 0..COLS {
+            // SAFETY: the caller's promise.
+            let step = unsafe { broadcast(x.q8.sum_steps, (c * x.stride + 32 * at.start) / SLICE) };
+            acc[c] = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(ints[c]), _mm512_mul_ps(back, step), acc[c]);
+        }
+    }
 }
 
 /// The same with a panel of groups of 16: one register of weight rows after the other, since there are sums of two groups.
@@ -153,13 +196,13 @@ unsafe fn groups_of_16<const MINS: bool>(panel: &Panel<ROWS>, x: &Rows<'_>, at: 
                     if MINS {
                         for half in 0..2 {
                             let min = lanes(panel.mins.get_unchecked(2 * g + half), v);
-                            let sum = broadcast(x.first.sums16, c * x.stride / 16 + 2 * x_g + half);
+                            let sum = broadcast(x.q8.sums16, c * x.stride / 16 + 2 * x_g + half);
                             acc[c] = _mm512_fnmadd_ps(min, sum, acc[c]);
                         }
                     }
                     let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(first[c]), scales[0]);
                     let scaled = _mm512_fmadd_ps(_mm512_cvtepi32_ps(second[c]), scales[1], scaled);
-                    acc[c] = _mm512_fmadd_ps(scaled, broadcast(x.first.d, c * x.stride / 32 + x_g), acc[c]);
+                    acc[c] = _mm512_fmadd_ps(scaled, broadcast(x.q8.d, c * x.stride / 32 + x_g), acc[c]);
                 }
             }
         }
@@ -197,26 +240,39 @@ fn starts<'a>(acts: &Activations, m: usize, group: usize, offset: i32, buffer: &
     starts
 }
 
-/// `COLS` consecutive activation rows. Their parts lie at constant strides.
+/// `COLS` or more consecutive activation rows.
 struct Rows<'a> {
-    first: Q8<'a>,
+    q8: Q8<'a>,
     /// Columns of a row, padded.
     stride: usize,
-    /// As made by [`starts`], from the first row on; empty in formats with minima.
+    /// As made by [`starts`]; empty in formats with minima.
     starts: &'a [i32],
     /// Of a row.
     n_starts: usize,
 }
 
 impl<'a> Rows<'a> {
-    /// Rows `i` .. `i + COLS`, checked to be there and to have `groups` groups of 32.
-    fn new(acts: &'a Activations, i: usize, groups: usize, starts: &'a [i32], n_starts: usize) -> Self {
-        let (first, last) = (acts.q8_row(i), acts.q8_row(i + COLS - 1));
-        let stride = first.qs.len();
-        assert!(groups * 32 <= stride && last.qs.as_ptr().addr() - first.qs.as_ptr().addr() == (COLS - 1) * stride);
-        let starts = &starts[i * n_starts..];
-        assert!(starts.len() >= COLS * n_starts);
-        Self { first, stride, starts, n_starts }
+    /// The first `m` rows.
+    fn new(acts: &'a Activations, m: usize, starts: &'a [i32]) -> Self {
+        let q8 = acts.q8_rows(0..m);
+        Self { q8, stride: q8.qs.len() / m, starts, n_starts: starts.len() / m }
+    }
+
+    /// Those from row `i` on.
+    fn after(&self, i: usize) -> Self {
+        let Q8 { qs, d, sums, sums16, totals16, sum_words, sum_steps } = self.q8;
+        let at = i * self.stride;
+        assert!(at + COLS * self.stride <= qs.len());
+        let q8 = Q8 {
+            qs: &qs[at..],
+            d: &d[at / 32..],
+            sums: &sums[at / 32..],
+            sums16: &sums16[at / 16..],
+            totals16: &totals16[at / 16..],
+            sum_words: &sum_words[at / 32..],
+            sum_steps: &sum_steps[at / SLICE..],
+        };
+        Self { q8, starts: &self.starts[i * self.n_starts..], ..*self }
     }
 
     /// Where the quants of a group are, of the first row.
@@ -226,7 +282,7 @@ impl<'a> Rows<'a> {
     #[inline(always)]
     unsafe fn quants(&self, group: usize) -> *const u8 {
         // SAFETY: the caller's promise.
-        unsafe { self.first.qs.as_ptr().add(group / 4 * 128 + group % 4 * 16).cast() }
+        unsafe { self.q8.qs.as_ptr().add(group / 4 * 128 + group % 4 * 16).cast() }
     }
 
     /// What the sums of a group begin with.
@@ -256,120 +312,6 @@ impl<'a> Rows<'a> {
 unsafe fn broadcast(part: &[f32], i: usize) -> __m512 {
     // SAFETY: the caller's promise.
     _mm512_set1_ps(unsafe { *part.as_ptr().add(i) })
-}
-
-/// The instructions for four columns at offset `$x` of a group, of two registers of weights at offset `$w`.
-macro_rules! step {
-    ($w:literal, $x:literal) => {
-        concat!(
-            "vmovdqa64 zmm29, [{w} + ", $w, "]\n",
-            "vmovdqa64 zmm30, [{w} + ", $w, " + 64]\n",
-            step!(@column "a0", "b0", "{x}", $x),
-            step!(@column "a1", "b1", "{x} + {s}", $x),
-            step!(@column "a2", "b2", "{x} + 2*{s}", $x),
-            step!(@column "a3", "b3", "{y}", $x),
-            step!(@column "a4", "b4", "{y} + {s}", $x),
-            step!(@column "a5", "b5", "{y} + 2*{s}", $x),
-        )
-    };
-    (@column $a:literal, $b:literal, $row:literal, $x:literal) => {
-        concat!(
-            "vpbroadcastd zmm31, dword ptr [", $row, " + ", $x, "]\n",
-            "vpdpbusd {", $a, "}, zmm29, zmm31\n",
-            "vpdpbusd {", $b, "}, zmm30, zmm31\n",
-        )
-    };
-}
-
-/// The same for one register of weights, at offset `$w` those of the first half of the group and 512 further those of the
-/// second.
-macro_rules! step_of_halves {
-    ($w:literal, $x:literal) => {
-        concat!(
-            "vmovdqa64 zmm29, [{w} + ", $w, "]\n",
-            "vmovdqa64 zmm30, [{w} + ", $w, " + 512]\n",
-            step_of_halves!(@column "a0", "b0", "{x}", $x),
-            step_of_halves!(@column "a1", "b1", "{x} + {s}", $x),
-            step_of_halves!(@column "a2", "b2", "{x} + 2*{s}", $x),
-            step_of_halves!(@column "a3", "b3", "{y}", $x),
-            step_of_halves!(@column "a4", "b4", "{y} + {s}", $x),
-            step_of_halves!(@column "a5", "b5", "{y} + 2*{s}", $x),
-        )
-    };
-    (@column $a:literal, $b:literal, $row:literal, $x:literal) => {
-        concat!(
-            "vpdpbusd {", $a, "}, zmm29, dword ptr [", $row, " + ", $x, "]{{1to16}}\n",
-            "vpdpbusd {", $b, "}, zmm30, dword ptr [", $row, " + ", $x, " + 64]{{1to16}}\n",
-        )
-    };
-}
-
-/// Runs instructions made by the macros above on twelve sums. Written out, since LLVM reorders the intrinsics until the sums
-/// no longer fit in the registers.
-macro_rules! multiply {
-    ($w:expr, $x:expr, $stride:expr, $starts:expr, $($step:expr),+ $(,)?) => {{
-        let [[mut a0, mut a1, mut a2, mut a3, mut a4, mut a5], [mut b0, mut b1, mut b2, mut b3, mut b4, mut b5]] =
-            $starts;
-        asm!(
-            $($step),+,
-            w = in(reg) $w, x = in(reg) $x, y = in(reg) $x.wrapping_add(3 * $stride), s = in(reg) $stride,
-            a0 = inout(zmm_reg) a0, a1 = inout(zmm_reg) a1, a2 = inout(zmm_reg) a2,
-            a3 = inout(zmm_reg) a3, a4 = inout(zmm_reg) a4, a5 = inout(zmm_reg) a5,
-            b0 = inout(zmm_reg) b0, b1 = inout(zmm_reg) b1, b2 = inout(zmm_reg) b2,
-            b3 = inout(zmm_reg) b3, b4 = inout(zmm_reg) b4, b5 = inout(zmm_reg) b5,
-            out("zmm29") _, out("zmm30") _, out("zmm31") _,
-            options(pure, readonly, nostack, preserves_flags),
-        );
-        [[a0, a1, a2, a3, a4, a5], [b0, b1, b2, b3, b4, b5]]
-    }};
-}
-
-/// The sums of a group of 32, for each of two registers of weight rows.
-///
-/// # Safety
-/// At `w` are eight aligned steps of 32 rows; at `x`, and at each of `COLS` strides from there, a group of activations.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-#[inline]
-unsafe fn products(w: *const u8, x: *const u8, stride: usize, starts: Ints) -> Ints {
-    // SAFETY: reads 1024 bytes at `w` and of each row the group's halves, 16 bytes each and 64 apart.
-    unsafe {
-        multiply!(
-            w,
-            x,
-            stride,
-            starts,
-            step!("0", "0"),
-            step!("128", "4"),
-            step!("256", "8"),
-            step!("384", "12"),
-            step!("512", "64"),
-            step!("640", "68"),
-            step!("768", "72"),
-            step!("896", "76"),
-        )
-    }
-}
-
-/// The sums of the two halves of a group of 32, for one register of weight rows.
-///
-/// # Safety
-/// As for [`products`], but `w` may be 64 bytes further.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-#[inline]
-unsafe fn products_of_halves(w: *const u8, x: *const u8, stride: usize, starts: Ints) -> Ints {
-    // SAFETY: as in `products`.
-    unsafe {
-        multiply!(
-            w,
-            x,
-            stride,
-            starts,
-            step_of_halves!("0", "0"),
-            step_of_halves!("128", "4"),
-            step_of_halves!("256", "8"),
-            step_of_halves!("384", "12"),
-        )
-    }
 }
 
 /// Sixteen of the scales of a group; `v` is below 2.

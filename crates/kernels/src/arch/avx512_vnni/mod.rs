@@ -11,6 +11,7 @@ mod expand;
 mod float;
 pub(super) mod groups_of_16;
 pub(super) mod groups_of_32;
+mod products;
 mod q2_k;
 mod q3_k;
 mod q4_0;
@@ -24,6 +25,7 @@ mod q8_0;
 mod quantize;
 pub(super) mod super_blocks;
 mod transpose;
+pub(crate) mod words;
 
 pub(super) use q2_k::Q2K;
 pub(super) use q3_k::Q3K;
@@ -36,11 +38,12 @@ pub(super) use q5_k::Q5K;
 pub(super) use q6_k::Q6K;
 pub(super) use q8_0::Q8_0;
 
+use words::dpwssd;
+
 use crate::blocks::DType;
 use crate::quantize::{Activations, Form};
 use crate::scalar;
 use crate::table::{KernelTable, Kernels};
-use std::arch::asm;
 use std::arch::x86_64::*;
 use std::array;
 use std::ops::Range;
@@ -108,19 +111,6 @@ fn prefetch_block(p: *const u8, j: usize, n: usize, block_bytes: usize) {
     let (start, end) = (j * block_bytes / 64, (j + 1) * block_bytes);
     let end = if j + 1 == n { end.div_ceil(64) } else { end / 64 };
     prefetch(p.wrapping_add(64 * start), 64 * (end - start));
-}
-
-/// `acc + a · b` over pairs of i16. In assembly because LLVM splits the intrinsic into a multiplication and an addition
-/// unless it tunes for one CPU, which costs 5-10% of a kernel.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-#[inline]
-pub(crate) fn dpwssd(mut acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
-    // SAFETY: touches nothing but the registers named.
-    unsafe {
-        asm!("vpdpwssd {}, {}, {}", inout(zmm_reg) acc, in(zmm_reg) a, in(zmm_reg) b,
-            options(pure, nomem, nostack, preserves_flags));
-    }
-    acc
 }
 
 /// The sum of each of up to four, added up in the same order however many there are.

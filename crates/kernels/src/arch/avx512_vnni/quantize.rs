@@ -31,6 +31,7 @@ pub(super) unsafe fn q8(acts: &Activations, rows: Range<usize>) {
                 _mm_storeu_si128(place.add(64).cast(), second);
             }
         }
+        out.set_words();
     }
 }
 
