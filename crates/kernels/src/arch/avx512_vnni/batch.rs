@@ -132,8 +132,8 @@ unsafe fn groups_of_32<const MINS: bool>(panel: &Panel<ROWS>, x: &Rows<'_>, at: 
         // SAFETY: as above, and the minima were paired.
         unsafe { take_mins(panel, x, at, &mut acc) };
     }
-    add(&acc[0], at, 0, sums);
-    add(&acc[1], at, 16, sums);
+    add(acc[0], at, 0, sums);
+    add(acc[1], at, 16, sums);
 }
 
 /// Makes of the minima of `groups` groups of 32 pairs of 16-bit integers, those of groups `2 i` and `2 i + 1` at `i`, and after the
@@ -206,7 +206,7 @@ unsafe fn groups_of_16<const MINS: bool>(panel: &Panel<ROWS>, x: &Rows<'_>, at: 
                 }
             }
         }
-        add(&acc, at, 16 * v, sums);
+        add(acc, at, 16 * v, sums);
     }
 }
 
@@ -326,12 +326,12 @@ fn lanes(rows: &[f32; ROWS], v: usize) -> __m512 {
 /// `at.skip` activation rows, which had been added before.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 #[inline]
-fn add(acc: &[__m512; COLS], at: Place, r: usize, sums: &mut [f32]) {
-    for (c, acc) in acc.iter().enumerate().skip(at.skip) {
+fn add(acc: [__m512; COLS], at: Place, r: usize, sums: &mut [f32]) {
+    for (c, acc) in acc.into_iter().enumerate().skip(at.skip) {
         let place = sums[(at.i + c) * at.stride + at.r + r..][..16].as_mut_ptr();
         // SAFETY: sixteen floats.
         unsafe {
-            let acc = if at.start == 0 { *acc } else { _mm512_add_ps(_mm512_loadu_ps(place), *acc) };
+            let acc = if at.start == 0 { acc } else { _mm512_add_ps(_mm512_loadu_ps(place), acc) };
             _mm512_storeu_ps(place, acc);
         }
     }
