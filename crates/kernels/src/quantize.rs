@@ -54,7 +54,7 @@ pub enum Work {
 pub(crate) const BF16_SLICE: usize = 512;
 
 /// Columns are padded with zeros to a multiple of this: what the kernels with the longest stride take at a time.
-pub(crate) const PAD: usize = 1024;
+pub(crate) const PAD: usize = 512;
 
 /// The largest multiplier of a group of 32 in [`Q8K`]. With it no kernel overflows whatever the weights: the worst is Q6_K,
 /// 2 * 63 * 127 (a pair of products) * 128 * 63 (scale and multiplier) * 2 * 4 (pairs per lane and block) < 2^31.
@@ -91,13 +91,8 @@ struct Q8Buffers {
 
 struct Q8KBuffers {
     qs: Aligned<i8>,
-    qs_by_lane: Aligned<i8>,
-    qs_by_eight: Aligned<i8>,
-    qs_by_nibble: Aligned<i8>,
-    offsets: Aligned<i32>,
     d: Aligned<f32>,
     multipliers: Aligned<i16>,
-    multipliers16: Aligned<i16>,
     sums: Aligned<i16>,
     sums16: Aligned<i16>,
 }
@@ -162,25 +157,10 @@ impl Q8Mut<'_> {
 #[derive(Clone, Copy)]
 pub(crate) struct Q8K<'a> {
     pub(crate) qs: &'a [i8],
-    /// The same in another order within 256: first halves (of 16) of the even groups of 32, their second halves, then those of
-    /// the odd groups. Where an even group is the low nibbles of some bytes and the next one the high nibbles, a lane of a
-    /// register of 512 bits thus has products of one group only.
-    pub(crate) qs_by_lane: &'a [i8],
-    /// The same in another order within 128, eight groups of 16: a lane of the first 64 has the first half of a group `g` and the
-    /// second half of `g + 4`, the same lane of the other 64 what is left of both. Two products into the same register thus
-    /// leave the sums of a group in two neighbours.
-    pub(crate) qs_by_eight: &'a [i8],
-    /// The same in another order within 256, four pairs of groups of 32, of which the second is the high nibbles where the first
-    /// is the low ones: a lane has a pair, and as above, 64 by 64, a quarter of the first and another one of the second.
-    pub(crate) qs_by_nibble: &'a [i8],
-    /// -32 times the sums of the eight quants that meet in each 32 bits of a register of `qs_by_eight`.
-    pub(crate) offsets: &'a [i32],
     /// Per 256.
     pub(crate) d: &'a [f32],
     /// Per 32.
     pub(crate) multipliers: &'a [i16],
-    /// The same, per 16.
-    pub(crate) multipliers16: &'a [i16],
     /// Sum of the quants, per 32.
     pub(crate) sums: &'a [i16],
     /// -16 times the sum of the quants, per 16: the largest multiple that fits, of use where quants are stored with an offset.
@@ -210,13 +190,8 @@ impl Activations {
             },
             q8k: Q8KBuffers {
                 qs: Aligned::zeroed(padded),
-                qs_by_lane: Aligned::zeroed(padded),
-                qs_by_eight: Aligned::zeroed(padded),
-                qs_by_nibble: Aligned::zeroed(padded),
-                offsets: Aligned::zeroed(padded / 8),
                 d: Aligned::zeroed(padded / 256),
                 multipliers: Aligned::zeroed(padded / 32),
-                multipliers16: Aligned::zeroed(padded / 16),
                 sums: Aligned::zeroed(padded / 32),
                 sums16: Aligned::zeroed(padded / 16),
             },
@@ -258,13 +233,7 @@ impl Activations {
         let bf16 = max_rows.next_multiple_of(32) * max_cols.next_multiple_of(BF16_SLICE) * size_of::<u16>();
         let sizes = [
             (Form::Q8, padded + (padded / 32 * 2 + padded / 16 * 2 + padded / 512) * size_of::<f32>() + padded / 32 * size_of::<i16>()),
-            (
-                Form::Q8K,
-                4 * padded
-                    + padded / 8 * size_of::<i32>()
-                    + padded / 256 * size_of::<f32>()
-                    + (padded / 16 + padded / 32) * 2 * size_of::<i16>(),
-            ),
+            (Form::Q8K, padded + padded / 256 * size_of::<f32>() + (padded / 16 + padded / 32 * 2) * size_of::<i16>()),
             (Form::Bf16, bf16),
             (Form::Bf16Pair, bf16),
         ];
@@ -318,13 +287,8 @@ impl Activations {
         let padded = self.cols.next_multiple_of(PAD);
         Q8K {
             qs: &self.q8k.qs[row * padded..][..padded],
-            qs_by_lane: &self.q8k.qs_by_lane[row * padded..][..padded],
-            qs_by_eight: &self.q8k.qs_by_eight[row * padded..][..padded],
-            qs_by_nibble: &self.q8k.qs_by_nibble[row * padded..][..padded],
-            offsets: &self.q8k.offsets[row * padded / 8..][..padded / 8],
             d: &self.q8k.d[row * padded / 256..][..padded / 256],
             multipliers: &self.q8k.multipliers[row * padded / 32..][..padded / 32],
-            multipliers16: &self.q8k.multipliers16[row * padded / 16..][..padded / 16],
             sums: &self.q8k.sums[row * padded / 32..][..padded / 32],
             sums16: &self.q8k.sums16[row * padded / 16..][..padded / 16],
         }
@@ -441,25 +405,11 @@ impl Activations {
                     let q = quants(x, steps.per_step[g]);
                     let at = block * 8 + g;
                     out.qs[at * 32..][..32].copy_from_slice(&q);
-                    let lane = block * 256 + g % 2 * 128 + g / 2 * 16;
-                    out.qs_by_lane[lane..][..16].copy_from_slice(&q[..16]);
-                    out.qs_by_lane[lane + 64..][..16].copy_from_slice(&q[16..]);
-                    for (e, q) in q.as_chunks::<8>().0.iter().enumerate() {
-                        out.qs_by_nibble[block * 256 + crossed(g / 2, g % 2, e)..][..8].copy_from_slice(q);
-                        let at = block * 256 + g / 4 * 128 + crossed(g % 2 * 2 + e / 2, g % 4 / 2, e % 2);
-                        out.qs_by_eight[at..][..8].copy_from_slice(q);
-                    }
-                    for (half, q) in q.as_chunks::<16>().0.iter().enumerate() {
-                        let offset = |at: usize| -32 * q[at..at + 4].iter().chain(&q[at + 8..at + 12]).map(|q| i32::from(*q)).sum::<i32>();
-                        let at = block * 32 + offsets_at(2 * g + half);
-                        out.offsets[at..][..2].copy_from_slice(&[offset(0), offset(4)]);
-                    }
                     let sum = |q: &[i8]| q.iter().map(|q| i16::from(*q)).sum::<i16>();
                     let halves = [sum(&q[..16]), sum(&q[16..])];
                     out.sums[at] = halves[0] + halves[1];
                     out.sums16[at * 2..][..2].copy_from_slice(&halves.map(|sum| -16 * sum));
                     out.multipliers[at] = steps.multipliers[g];
-                    out.multipliers16[at * 2..][..2].fill(steps.multipliers[g]);
                 }
             }
         }
@@ -478,13 +428,8 @@ impl Activations {
         unsafe {
             Q8KMut {
                 qs: self.q8k.qs.shared_mut(per(1)),
-                qs_by_lane: self.q8k.qs_by_lane.shared_mut(per(1)),
-                qs_by_eight: self.q8k.qs_by_eight.shared_mut(per(1)),
-                qs_by_nibble: self.q8k.qs_by_nibble.shared_mut(per(1)),
-                offsets: self.q8k.offsets.shared_mut(per(8)),
                 d: self.q8k.d.shared_mut(per(256)),
                 multipliers: self.q8k.multipliers.shared_mut(per(32)),
-                multipliers16: self.q8k.multipliers16.shared_mut(per(16)),
                 sums: self.q8k.sums.shared_mut(per(32)),
                 sums16: self.q8k.sums16.shared_mut(per(16)),
             }
@@ -495,28 +440,10 @@ impl Activations {
 /// A row of [`Q8K`] to fill.
 pub(crate) struct Q8KMut<'a> {
     pub(crate) qs: &'a mut [i8],
-    pub(crate) qs_by_lane: &'a mut [i8],
-    pub(crate) qs_by_eight: &'a mut [i8],
-    pub(crate) qs_by_nibble: &'a mut [i8],
-    pub(crate) offsets: &'a mut [i32],
     pub(crate) d: &'a mut [f32],
     pub(crate) multipliers: &'a mut [i16],
-    pub(crate) multipliers16: &'a mut [i16],
     pub(crate) sums: &'a mut [i16],
     pub(crate) sums16: &'a mut [i16],
-}
-
-/// Where eight quants go in a run of registers of 64: those with number `e` of the first (0) or second (1) group of a lane. Of the
-/// second group, neighbours change places, so that a register has other eights of the one than of the other.
-#[inline(always)]
-pub(crate) const fn crossed(lane: usize, second: usize, e: usize) -> usize {
-    64 * (e ^ second) + 16 * lane + 8 * second
-}
-
-/// Where, within 32, the two `offsets` of group `g` of 16 go.
-#[inline(always)]
-pub(crate) const fn offsets_at(g: usize) -> usize {
-    g / 8 * 16 + g % 4 * 4 + g % 8 / 4 * 2
 }
 
 /// The steps of a block of 256 in [`Q8K`].
@@ -588,27 +515,27 @@ mod tests {
     use super::*;
     use crate::{Cpu, DType, Isa};
 
-    /// Activations of the same row in one form, by every instruction set that fills it.
+    /// Three rows whose groups of 32 differ in size, as `isa` quantizes them for its kernels of `dtype`.
+    fn filled(isa: Isa, k: usize, dtype: DType) -> Activations {
+        let mut acts = Activations::new(3, k);
+        for (i, x) in acts.f32_mut(3, k).iter_mut().enumerate() {
+            let size = [1e-3, 1.0, 0.0, 40.0, 1e4][i / 32 % 5];
+            *x = size * ((i * 7919 % 1000) as f32 / 500.0 - 1.0);
+        }
+        Cpu::new(isa, 1).quantize(&mut acts, 3, k, [dtype].into_iter());
+        acts
+    }
+
+    fn isas() -> impl Iterator<Item = Isa> {
+        Isa::available().iter().copied().filter(|isa| *isa != Isa::SCALAR)
+    }
+
     #[test]
     fn every_instruction_set_quantizes_to_the_same_integers() {
         for k in [256, 768, 1024, 1280] {
-            let fill = |isa: Isa| {
-                let mut acts = Activations::new(3, k);
-                for (i, x) in acts.f32_mut(3, k).iter_mut().enumerate() {
-                    let size = [1e-3, 1.0, 0.0, 40.0, 1e4][i / 32 % 5];
-                    *x = size * ((i * 7919 % 1000) as f32 / 500.0 - 1.0);
-                }
-                Cpu::new(isa, 1).quantize(&mut acts, 3, k, [DType::Q4_K, DType::Q8_0].into_iter());
-                acts
-            };
-            let isas: Vec<Isa> = Isa::available().iter().copied().filter(|isa| *isa != Isa::SCALAR).collect();
-            for (one, other) in isas.iter().zip(isas.iter().skip(1)) {
-                let (one, other) = (fill(*one), fill(*other));
+            let all: Vec<_> = isas().map(|isa| filled(isa, k, DType::Q8_0)).collect();
+            for (one, other) in all.iter().zip(all.iter().skip(1)) {
                 for row in 0..3 {
-                    let (a, b) = (one.q8k_row(row), other.q8k_row(row));
-                    assert_eq!((a.qs, a.qs_by_lane, a.d), (b.qs, b.qs_by_lane, b.d));
-                    assert_eq!((a.qs_by_eight, a.qs_by_nibble, a.offsets), (b.qs_by_eight, b.qs_by_nibble, b.offsets));
-                    assert_eq!((a.multipliers, a.multipliers16, a.sums, a.sums16), (b.multipliers, b.multipliers16, b.sums, b.sums16));
                     let (a, b) = (one.q8_row(row), other.q8_row(row));
                     assert_eq!((a.qs, a.d, a.sums, a.sums16, a.totals16), (b.qs, b.d, b.sums, b.sums16, b.totals16));
                     assert_eq!((a.sum_words, a.sum_steps), (b.sum_words, b.sum_steps));
@@ -617,6 +544,22 @@ mod tests {
                         assert!((sum - step * f32::from(word)).abs() <= 0.51 * step, "{sum} became {word} times {step}");
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn multiples_of_integer_steps_are_within_half_a_step_of_the_activations() {
+        for acts in isas().map(|isa| filled(isa, 768, DType::Q4_K)).filter(|acts| acts.has(Form::Q8K)) {
+            for row in 0..3 {
+                let Q8K { qs, d, multipliers, sums, sums16 } = acts.q8k_row(row);
+                for (i, x) in acts.f32_row(row).iter().enumerate() {
+                    let step = d[i / 256] * f32::from(multipliers[i / 32]);
+                    assert!((x - step * f32::from(qs[i])).abs() <= 0.51 * step, "{x} became {} times {step}", qs[i]);
+                }
+                let total = |qs: &[i8]| qs.iter().map(|q| i16::from(*q)).sum::<i16>();
+                assert!(qs.chunks(32).map(total).eq(sums.iter().copied()));
+                assert!(qs.chunks(16).map(|qs| -16 * total(qs)).eq(sums16.iter().copied()));
             }
         }
     }

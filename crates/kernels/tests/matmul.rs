@@ -99,7 +99,7 @@ fn products_are_within_their_bound_of_the_exact_product() {
         let cpu = Cpu::new(*isa, 2);
         let mut random = Random::new(1);
         for dtype in DType::ALL {
-            for (m, n, blocks) in [(1, 70, 8), (2, 17, 1), (3, 33, 5), (7, 5, 2), (8, 64, 3), (9, 31, 4), (37, 130, 2)] {
+            for (m, n, blocks) in [(1, 70, 8), (2, 17, 1), (3, 33, 5), (7, 5, 2), (8, 64, 3), (9, 31, 4), (37, 130, 2), (131, 45, 3)] {
                 let k = if dtype.block_len() == 256 { 256 * blocks } else { 96 * blocks };
                 check(&cpu, &Case::new(&mut random, dtype, m, n, k));
             }
@@ -115,7 +115,8 @@ fn random_shapes_are_within_their_bound() {
             let dtype = DType::ALL[random.below(DType::ALL.len())];
             let step = dtype.block_len().max(1);
             let k = step * (1 + random.below((1200 / step).min(200)));
-            let (m, n) = (1 + random.below(50), 1 + random.below(150));
+            let most = [20, 60, 150][random.below(3)];
+            let (m, n) = (1 + random.below(most), 1 + random.below(150));
             let cpu = Cpu::new(*isa, 1 + random.below(3));
             check(&cpu, &Case::new(&mut random, dtype, m, n, k));
         }
@@ -155,7 +156,7 @@ fn rows_of_decode_are_rounded_as_each_of_them_alone() {
 #[test]
 fn jobs_share_an_input_and_bias_stride_and_accumulation_are_honoured() {
     for isa in Isa::available() {
-        for m in [1, 4, 20] {
+        for m in [1, 4, 20, 130] {
             let cpu = Cpu::new(*isa, 2);
             let mut random = Random::new(3);
             let x = random.activations(m * 256);
@@ -192,7 +193,7 @@ fn jobs_share_an_input_and_bias_stride_and_accumulation_are_honoured() {
 #[test]
 fn gate_up_is_the_activation_of_one_product_times_the_other() {
     for isa in Isa::available() {
-        for (m, act) in [(1, Activation::Silu), (5, Activation::GeluTanh), (40, Activation::Silu)] {
+        for (m, act) in [(1, Activation::Silu), (5, Activation::GeluTanh), (40, Activation::Silu), (130, Activation::Silu)] {
             let cpu = Cpu::new(*isa, 2);
             let mut random = Random::new(4);
             let gate = Case::new(&mut random, DType::Q4_K, m, 75, 512);
@@ -219,7 +220,7 @@ fn any_bytes_are_weights() {
         let cpu = Cpu::new(*isa, 1);
         let mut random = Random::new(5);
         for dtype in DType::ALL {
-            for m in [1, 5, 30] {
+            for m in [1, 5, 130] {
                 let mut case = Case::new(&mut random, dtype, m, 19, 512);
                 case.linear(&cpu);
                 case.weights.fill(0xff);

@@ -15,12 +15,15 @@ use std::array;
 /// `vpdpbusd` takes unsigned weights.
 const UNSIGNED: bool = true;
 
-/// From here on expanding the weights is worth it.
-const MIN_ROWS: usize = 12;
-
-/// The batch kernel for weights of this type.
+/// The batch kernel for weights of this type. Expanding them is worth it the later, the faster the kernel for a few rows is.
 pub(super) fn batch(dtype: DType) -> Option<Batch> {
-    layout(dtype, UNSIGNED).map(|_| Batch { min_rows: MIN_ROWS, min_decode_rows: MIN_ROWS, form: Form::Q8, run, sums: Sums::Rows(ROWS) })
+    let min_rows = match dtype {
+        DType::Q4_K => 96,
+        DType::Q5_K => 48,
+        DType::Q3_K | DType::Q6_K => 24,
+        _ => 12,
+    };
+    layout(dtype, UNSIGNED).map(|_| Batch { min_rows, min_decode_rows: min_rows, form: Form::Q8, run, sums: Sums::Rows(ROWS) })
 }
 
 /// As [`Batch::run`].

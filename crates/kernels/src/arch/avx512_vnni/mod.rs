@@ -23,7 +23,8 @@ mod q5_k;
 mod q6_k;
 mod q8_0;
 mod quantize;
-pub(super) mod super_blocks;
+mod sixteen_rows;
+mod super_blocks;
 mod transpose;
 pub(crate) mod words;
 
@@ -37,8 +38,6 @@ pub(super) use q5_1::Q5_1;
 pub(super) use q5_k::Q5K;
 pub(super) use q6_k::Q6K;
 pub(super) use q8_0::Q8_0;
-
-use words::dpwssd;
 
 use crate::blocks::DType;
 use crate::quantize::{Activations, Form};
@@ -61,11 +60,11 @@ fn kernels(dtype: DType) -> Kernels {
         DType::Q5_0 => (Form::Q8, groups_of_32::dot_rows::<Q5_0>),
         DType::Q5_1 => (Form::Q8, groups_of_32::dot_rows::<Q5_1>),
         DType::Q8_0 => (Form::Q8, groups_of_32::dot_rows::<Q8_0>),
-        DType::Q2_K => (Form::Q8K, groups_of_16::dot_rows::<Q2K>),
-        DType::Q3_K => (Form::Q8K, groups_of_16::dot_rows::<Q3K>),
-        DType::Q4_K => (Form::Q8K, super_blocks::dot_rows::<Q4K>),
-        DType::Q5_K => (Form::Q8K, super_blocks::dot_rows::<Q5K>),
-        DType::Q6_K => (Form::Q8K, groups_of_16::dot_rows::<Q6K>),
+        DType::Q2_K => (Form::Q8, sixteen_rows::dot_rows::<Q2K>),
+        DType::Q3_K => (Form::Q8, sixteen_rows::dot_rows::<Q3K>),
+        DType::Q4_K => (Form::Q8, sixteen_rows::dot_rows::<Q4K>),
+        DType::Q5_K => (Form::Q8, sixteen_rows::dot_rows::<Q5K>),
+        DType::Q6_K => (Form::Q8, sixteen_rows::dot_rows::<Q6K>),
         DType::IQ4_NL | DType::IQ4_XS | DType::MXFP4 => (Form::F32, scalar::dot_rows),
     };
     Kernels { form, dot_rows, batch: batch::batch(dtype) }
@@ -77,7 +76,6 @@ unsafe fn quantize(acts: &Activations, rows: Range<usize>, form: Form) {
     unsafe {
         match form {
             Form::Q8 => quantize::q8(acts, rows),
-            Form::Q8K => quantize::q8k(acts, rows),
             _ => acts.quantize(rows, form),
         }
     }
@@ -102,15 +100,6 @@ fn prefetch(p: *const u8, bytes: usize) {
         _mm_prefetch::<_MM_HINT_T0>(p.wrapping_add(NEAR_BYTES + at).cast());
         at += 64;
     }
-}
-
-/// Prefetches block `j` of `n` at `p`, so that every line of the `n` is prefetched once, a few at a time.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-#[inline]
-fn prefetch_block(p: *const u8, j: usize, n: usize, block_bytes: usize) {
-    let (start, end) = (j * block_bytes / 64, (j + 1) * block_bytes);
-    let end = if j + 1 == n { end.div_ceil(64) } else { end / 64 };
-    prefetch(p.wrapping_add(64 * start), 64 * (end - start));
 }
 
 /// The sum of each of up to four, added up in the same order however many there are.

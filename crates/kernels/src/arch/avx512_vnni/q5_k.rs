@@ -1,6 +1,7 @@
 //! Q5_K: nibbles as in Q4_K; bit `g` of byte `l` of 32 is the fifth bit of weight `l` of group `g`.
 
-use super::super_blocks::{SuperBlock, even_and_odd_lanes};
+use super::sixteen_rows::{Blocks, SixteenRows, Tile};
+use super::super_blocks::Headers;
 use std::arch::x86_64::*;
 
 pub(in crate::arch) struct Q5K;
@@ -23,30 +24,49 @@ impl Q5K {
         let has_fifth = _mm512_test_epi8_mask(_mm512_broadcast_i64x4(fifth), bits);
         _mm512_mask_add_epi8(nibbles, has_fifth, nibbles, _mm512_set1_epi8(16))
     }
+
+    /// Adds the products of quants `64 Z` .. `64 Z + 64`.
+    ///
+    /// # Safety
+    /// As for [`SixteenRows::add`].
+    #[inline(always)]
+    unsafe fn chunk<const M: usize, const Z: usize>(blocks: &Blocks, headers: &Headers, fifth: [__m512i; 8], tile: &mut Tile<'_, M>) {
+        // SAFETY: the caller's promise; bytes 48 + 32 Z .. 80 + 32 Z of blocks of 176.
+        unsafe {
+            let mut words = blocks.eight_words(48 + 32 * Z);
+            for odd in 0..2 {
+                blocks.prefetch::<Self>(2 * Z + odd, 8);
+                // Brings bit 2 Z + odd to bit 4.
+                let rotation = _mm512_set1_epi32((4 - (2 * Z + odd) as i32).rem_euclid(32));
+                let mut quants = words;
+                for (quants, fifth) in quants.iter_mut().zip(fifth) {
+                    let fifth = _mm512_rolv_epi32(fifth, rotation);
+                    let all = _mm512_ternarylogic_epi64::<0xca>(_mm512_set1_epi8(15), *quants, fifth); // a ? b : c
+                    *quants = _mm512_and_si512(all, _mm512_set1_epi8(31));
+                }
+                let (scale, min) = headers.scale_and_min(2 * Z + odd);
+                tile.add_32(64 * Z + 32 * odd, quants, scale, min);
+                for word in &mut words {
+                    *word = _mm512_srli_epi16::<4>(*word);
+                }
+            }
+        }
+    }
 }
 
-impl SuperBlock for Q5K {
+impl SixteenRows for Q5K {
     const BYTES: usize = 176;
-    const ODD_SHIFT: u32 = 0;
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-    #[inline]
-    unsafe fn quants(block: *const u8) -> [[__m512i; 2]; 2] {
-        // SAFETY: bytes 16 .. 48 and 48 .. 176 of a block of 176.
-        let (fifth, bytes) = unsafe {
-            let fifth = |at| _mm512_broadcast_i32x4(_mm_loadu_si128(block.add(at).cast()));
-            ([fifth(16), fifth(32)], even_and_odd_lanes(block.add(48)))
-        };
-        // Rotations that bring bit `2 lane`, and bit `2 lane + 1`, of each byte to bit 4.
-        let lanes = |a, b, c, d| _mm512_setr_epi32(a, a, a, a, b, b, b, b, c, c, c, c, d, d, d, d);
-        let quants = |nibbles: __m512i, fifth: __m512i, rotation: __m512i| {
-            let all = _mm512_ternarylogic_epi64::<0xca>(_mm512_set1_epi8(15), nibbles, _mm512_rolv_epi32(fifth, rotation)); // a ? b : c
-            _mm512_and_si512(all, _mm512_set1_epi8(31))
-        };
-        let (even, odd) = (lanes(4, 2, 0, 30), lanes(3, 1, 31, 29));
-        [
-            [0, 1].map(|half| quants(bytes[half], fifth[half], even)),
-            [0, 1].map(|half| quants(_mm512_srli_epi16::<4>(bytes[half]), fifth[half], odd)),
-        ]
+    #[inline(always)]
+    unsafe fn add<const M: usize>(blocks: &Blocks, tile: &mut Tile<'_, M>) {
+        // SAFETY: the caller's promise; bytes 16 .. 48 of blocks of 176.
+        unsafe {
+            let headers = Headers::new(blocks);
+            let fifth = blocks.eight_words(16);
+            Self::chunk::<M, 0>(blocks, &headers, fifth, tile);
+            Self::chunk::<M, 1>(blocks, &headers, fifth, tile);
+            Self::chunk::<M, 2>(blocks, &headers, fifth, tile);
+            Self::chunk::<M, 3>(blocks, &headers, fifth, tile);
+        }
     }
 }

@@ -1,9 +1,8 @@
 //! Activations to eight bits. The result is that of `quantize.rs`, for finite numbers bit by bit; left to the compiler it takes more
 //! than twice as long, in decode while the other workers wait.
 
-use crate::quantize::{Activations, Q8KSteps, crossed, offsets_at};
+use crate::quantize::Activations;
 use std::arch::x86_64::*;
-use std::array;
 use std::ops::Range;
 
 /// Fills the form `Q8` of rows `rows`.
@@ -32,69 +31,6 @@ pub(super) unsafe fn q8(acts: &Activations, rows: Range<usize>) {
             }
         }
         out.set_words();
-    }
-}
-
-/// Fills the form `Q8K` of rows `rows`.
-///
-/// # Safety
-/// Nobody else reads or writes that form of these rows, and the machine has the features of this module.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub(super) unsafe fn q8k(acts: &Activations, rows: Range<usize>) {
-    for row in rows {
-        let x = acts.f32_row(row);
-        // SAFETY: the caller's promise.
-        let out = unsafe { acts.q8k_row_mut(row) };
-        let quants = out.qs.as_chunks_mut::<256>().0.iter_mut().zip(out.qs_by_lane.as_chunks_mut::<256>().0);
-        let multipliers = out.multipliers.as_chunks_mut::<8>().0.iter_mut().zip(out.multipliers16.as_chunks_mut::<16>().0);
-        let sums = out.sums.as_chunks_mut::<8>().0.iter_mut().zip(out.sums16.as_chunks_mut::<16>().0);
-        let crossed_quants = out.qs_by_eight.as_chunks_mut::<256>().0.iter_mut().zip(out.qs_by_nibble.as_chunks_mut::<256>().0);
-        let crossed_quants = crossed_quants.zip(out.offsets.as_chunks_mut::<32>().0);
-        let outs = quants.zip(multipliers).zip(sums).zip(crossed_quants).zip(out.d.iter_mut());
-        for (block, ((((quants, multipliers), sums), crossed_quants), d)) in outs.enumerate() {
-            let x: [__m512; 16] = array::from_fn(|i| load(x, block * 256 + 16 * i));
-            let steps = Q8KSteps::new(array::from_fn(|g| max_abs(x[2 * g], x[2 * g + 1])));
-            *d = steps.unit;
-            *multipliers.0 = steps.multipliers;
-            *multipliers.1 = array::from_fn(|half| steps.multipliers[half / 2]);
-            let ((qs, qs_by_lane), (sums, sums16)) = (quants, sums);
-            let ((qs_by_eight, qs_by_nibble), offsets) = crossed_quants;
-            for g in 0..8 {
-                let per_step = if steps.per_step[g].is_finite() { steps.per_step[g] } else { 0.0 };
-                let first = round(x[2 * g], per_step);
-                let second = round(x[2 * g + 1], per_step);
-                let lane = g % 2 * 128 + g / 2 * 16;
-                // SAFETY: sixteen of 256 bytes each, the last of them below `224 + 32`, or below `128 + 48 + 64 + 16`.
-                unsafe {
-                    _mm_storeu_si128(qs.as_mut_ptr().add(32 * g).cast(), first);
-                    _mm_storeu_si128(qs.as_mut_ptr().add(32 * g + 16).cast(), second);
-                    _mm_storeu_si128(qs_by_lane.as_mut_ptr().add(lane).cast(), first);
-                    _mm_storeu_si128(qs_by_lane.as_mut_ptr().add(lane + 64).cast(), second);
-                }
-                for (half, bytes) in [first, second].into_iter().enumerate() {
-                    let fours = _mm_dpbusd_epi32(_mm_setzero_si128(), _mm_set1_epi8(32), bytes);
-                    let sums = _mm_add_epi32(fours, _mm_shuffle_epi32::<0b01_00_11_10>(fours));
-                    let eight = g / 4 * 128 + crossed(g % 2 * 2 + half, g % 4 / 2, 0);
-                    let other_eight = g / 4 * 128 + crossed(g % 2 * 2 + half, g % 4 / 2, 1);
-                    let nibble = crossed(g / 2, g % 2, 2 * half);
-                    let other_nibble = crossed(g / 2, g % 2, 2 * half + 1);
-                    // SAFETY: eight of 256 bytes each, two of 32 numbers.
-                    unsafe {
-                        let other = _mm_castsi128_pd(bytes);
-                        _mm_storel_epi64(qs_by_eight.as_mut_ptr().add(eight).cast(), bytes);
-                        _mm_storeh_pd(qs_by_eight.as_mut_ptr().add(other_eight).cast(), other);
-                        _mm_storel_epi64(qs_by_nibble.as_mut_ptr().add(nibble).cast(), bytes);
-                        _mm_storeh_pd(qs_by_nibble.as_mut_ptr().add(other_nibble).cast(), other);
-                        let offsets = offsets.as_mut_ptr().add(offsets_at(2 * g + half));
-                        _mm_storel_epi64(offsets.cast(), _mm_sub_epi32(_mm_setzero_si128(), sums));
-                    }
-                }
-                let halves = [sum(first), sum(second)];
-                sums[g] = halves[0] + halves[1];
-                sums16[2 * g] = -16 * halves[0];
-                sums16[2 * g + 1] = -16 * halves[1];
-            }
-        }
     }
 }
 
