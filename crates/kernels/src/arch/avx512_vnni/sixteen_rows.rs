@@ -15,7 +15,11 @@ const LANES: usize = 16;
 /// The largest block of a format.
 const BYTES_MAX: usize = 210;
 
-/// The least distance at which weights are fetched from memory.
+/// How many blocks on a row is fetched into the first level cache. With more they would leave it before they are read.
+const NEAR_BLOCKS: usize = 2;
+
+/// How far behind the end of the sixteen rows weights are fetched from memory: in its order, not in that of use, in which the last
+/// row comes too early.
 const FAR_BYTES: usize = 16384;
 
 /// What differs between the formats.
@@ -80,8 +84,9 @@ unsafe fn dot<F: SixteenRows, const M: usize>(w: &[u8], k: usize, acts: &Activat
         let panel = w[r * row_bytes..][..LANES * row_bytes].as_ptr();
         let mut tile = Tile { x: &x, start: 0, acc: [_mm512_setzero_ps(); M] };
         for b in 0..n_blocks {
-            let next = if b + 1 < n_blocks { F::BYTES } else { LANES * row_bytes - b * F::BYTES };
-            let far = panel.wrapping_add((LANES * row_bytes).max(FAR_BYTES) + b * LANES * F::BYTES);
+            let next = b + NEAR_BLOCKS;
+            let next = next / n_blocks * LANES * row_bytes + next % n_blocks * F::BYTES - b * F::BYTES;
+            let far = panel.wrapping_add(LANES * row_bytes + FAR_BYTES + b * LANES * F::BYTES);
             let blocks = Blocks::new(panel.wrapping_add(b * F::BYTES), row_bytes, next, far);
             // SAFETY: block `b` of rows of the panel; the rows of activations have `k` columns.
             unsafe { F::add(&blocks, &mut tile) };
