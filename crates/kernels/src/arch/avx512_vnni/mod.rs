@@ -1,7 +1,8 @@
 //! Kernels for AVX-512 with VNNI (Intel since Cascade Lake, AMD since Zen 4).
 //!
-//! One weight row at a time, straight down memory, with two levels of software prefetch: interleaving rows makes their
-//! streams compete, and without prefetch one core gets half of the bandwidth that it gets with it.
+//! With one or a few activation rows weights are read straight down memory, with two levels of software prefetch: without it one core
+//! gets half of the bandwidth that it gets with it. Blocks of 32 are multiplied a weight row at a time, blocks of 256 sixteen rows at
+//! a time, which are near each other; rows that are not make streams that compete.
 
 #![allow(clippy::missing_safety_doc, reason = "the one condition of every function here: the target features it names")]
 
