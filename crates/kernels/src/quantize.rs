@@ -61,7 +61,7 @@ pub(crate) const PAD: usize = 512;
 const MULTIPLIER_MAX: f32 = 63.0;
 
 /// The largest of the integers in 16 bits.
-const WORD_MAX: f32 = 32767.0;
+pub(crate) const WORD_MAX: f32 = 32767.0;
 
 /// Reusable buffers for the activations of one input, planned for at most `max_rows` rows of `max_cols`.
 /// Nothing is allocated after [`Activations::new`], and buffers that no kernel of this machine reads are never touched.

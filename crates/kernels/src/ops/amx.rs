@@ -10,9 +10,9 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::transpose::transposed;
 use super::{OpsTable, STRIP, vnni};
 use crate::arch::amx::Configured;
+use crate::arch::avx512_vnni::transpose::transposed;
 use crate::kv::{KV_BLOCK, KvType};
 
 pub(super) static TABLE: OpsTable = OpsTable { name: "amx", pack_queries, widen_keys, widen_values, score_tile, mix_tile, ..vnni::TABLE };

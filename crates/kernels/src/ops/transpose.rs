@@ -1,6 +1,8 @@
 //! Rows to columns: between query rows and strips, whose lanes are query rows.
 
 #[cfg(target_arch = "x86_64")]
+use crate::arch::avx512_vnni::transpose::transposed;
+#[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
 /// `OpsTable::transpose` by definition.
@@ -34,36 +36,6 @@ pub(super) fn transpose_blocks(columns: usize, from: &[f32], to: &mut [f32]) {
             }
         }
     }
-}
-
-/// 16 x 16 of 32 bits, rows and columns exchanged.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-pub(super) fn transposed(rows: [__m512i; 16]) -> [__m512i; 16] {
-    let zero = _mm512_setzero_si512();
-    let (mut twos, mut fours, mut out) = ([zero; 16], [zero; 16], [zero; 16]);
-    for i in 0..8 {
-        twos[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
-        twos[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
-    }
-    for i in 0..4 {
-        for j in 0..2 {
-            fours[4 * i + 2 * j] = _mm512_unpacklo_epi64(twos[4 * i + j], twos[4 * i + 2 + j]);
-            fours[4 * i + 2 * j + 1] = _mm512_unpackhi_epi64(twos[4 * i + j], twos[4 * i + 2 + j]);
-        }
-    }
-    // fours[4 i + j] has column 4 l + j of rows 4 i .. 4 i + 4 in its quarter l.
-    for j in 0..4 {
-        let a = _mm512_shuffle_i32x4::<0x44>(fours[j], fours[4 + j]);
-        let b = _mm512_shuffle_i32x4::<0xee>(fours[j], fours[4 + j]);
-        let c = _mm512_shuffle_i32x4::<0x44>(fours[8 + j], fours[12 + j]);
-        let d = _mm512_shuffle_i32x4::<0xee>(fours[8 + j], fours[12 + j]);
-        out[j] = _mm512_shuffle_i32x4::<0x88>(a, c);
-        out[4 + j] = _mm512_shuffle_i32x4::<0xdd>(a, c);
-        out[8 + j] = _mm512_shuffle_i32x4::<0x88>(b, d);
-        out[12 + j] = _mm512_shuffle_i32x4::<0xdd>(b, d);
-    }
-    out
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ mod q8_0;
 mod quantize;
 mod sixteen_rows;
 mod super_blocks;
-mod transpose;
+pub(crate) mod transpose;
 pub(crate) mod words;
 
 pub(super) use q2_k::Q2K;

@@ -66,7 +66,7 @@ impl Q2K {
                     let g = 8 * H + 2 * quarter + part;
                     let scale = _mm512_mul_ps(bytes(headers.scales[g / 4], g % 4), headers.d);
                     let min = _mm512_mul_ps(bytes(headers.mins[g / 4], g % 4), headers.dmin);
-                    tile.add_16(16 * g, quants, scale, min);
+                    tile.add(16 * g, quants, scale, min);
                 }
                 for pair in &mut pairs {
                     *pair = _mm512_srli_epi16::<2>(*pair);

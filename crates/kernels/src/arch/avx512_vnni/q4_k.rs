@@ -31,11 +31,11 @@ impl Q4K {
             let words = blocks.eight_words(16 + 32 * Z);
             blocks.prefetch::<Self>(2 * Z, 8);
             let (scale, min) = headers.scale_and_min(2 * Z);
-            tile.add_32(64 * Z, masked(words, 0x0f), scale, min);
+            tile.add(64 * Z, masked(words, 0x0f), scale, min);
             blocks.prefetch::<Self>(2 * Z + 1, 8);
             let (scale, min) = headers.scale_and_min(2 * Z + 1);
             // The high nibbles stay where they are, sixteen times too large.
-            tile.add_32(64 * Z + 32, masked(words, 0xf0), _mm512_mul_ps(scale, _mm512_set1_ps(0.0625)), min);
+            tile.add(64 * Z + 32, masked(words, 0xf0), _mm512_mul_ps(scale, _mm512_set1_ps(0.0625)), min);
         }
     }
 }

@@ -45,7 +45,7 @@ impl Q5K {
                     *quants = _mm512_and_si512(all, _mm512_set1_epi8(31));
                 }
                 let (scale, min) = headers.scale_and_min(2 * Z + odd);
-                tile.add_32(64 * Z + 32 * odd, quants, scale, min);
+                tile.add(64 * Z + 32 * odd, quants, scale, min);
                 for word in &mut words {
                     *word = _mm512_srli_epi16::<4>(*word);
                 }

@@ -2,6 +2,7 @@
 //! scale is and nothing is added across a register. The order of additions is the same however many activation rows there are.
 
 use super::PAGE_AHEAD_BYTES;
+use super::transpose::transposed_in_lanes;
 use crate::blocks::DType;
 use crate::quantize::{Activations, Q8};
 use std::arch::asm;
@@ -178,8 +179,8 @@ impl Blocks {
             let half = |r: usize| _mm256_loadu_si256(self.row(r).add(at).cast());
             let two = |r: usize| _mm512_inserti64x4::<1>(_mm512_castsi256_si512(half(r)), half(r + 4));
             // In 128 bits each: words `e` of four rows, words `4 + e` of these, and the same of the four rows after them.
-            let low = transposed([two(0), two(1), two(2), two(3)]);
-            let high = transposed([two(8), two(9), two(10), two(11)]);
+            let low = transposed_in_lanes([two(0), two(1), two(2), two(3)]);
+            let high = transposed_in_lanes([two(8), two(9), two(10), two(11)]);
             let mut words = [_mm512_setzero_si512(); 8];
             for i in 0..4 {
                 words[i] = _mm512_shuffle_i32x4::<0b10_00_10_00>(low[i], high[i]);
@@ -202,42 +203,26 @@ impl Blocks {
                 let low = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(lane(r)), lane(r + 4));
                 _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(low, lane(r + 8)), lane(r + 12))
             };
-            transposed([four(0), four(1), four(2), four(3)])
+            transposed_in_lanes([four(0), four(1), four(2), four(3)])
         }
-    }
-}
-
-/// In each 128 bits, four words of four rows become four rows of four words.
-///
-/// # Safety
-/// The machine has the features of this module.
-#[inline(always)]
-unsafe fn transposed([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let (ab, cd) = (_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d));
-        let (ab_high, cd_high) = (_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d));
-        [
-            _mm512_unpacklo_epi64(ab, cd),
-            _mm512_unpackhi_epi64(ab, cd),
-            _mm512_unpacklo_epi64(ab_high, cd_high),
-            _mm512_unpackhi_epi64(ab_high, cd_high),
-        ]
     }
 }
 
 impl<const M: usize> Tile<'_, M> {
-    /// Adds the products of a group of 32 from column `at` of the blocks on: weight = scale * quant - min.
+    /// Adds the products of a group of 32, `N` being 8, or of 16, `N` being 4, from column `at` of the blocks on:
+    /// weight = scale * quant - min.
     ///
     /// # Safety
     /// The activations have the columns, and the machine has the features of this module.
     #[inline(always)]
-    pub(super) unsafe fn add_32(&mut self, at: usize, quants: [__m512i; 8], scale: __m512, min: __m512) {
-        let group = (self.start + at) / 32;
+    pub(super) unsafe fn add<const N: usize>(&mut self, at: usize, quants: [__m512i; N], scale: __m512, min: __m512) {
+        const { assert!(N == 4 || N == 8, "sums of activations are per 16 or 32") };
+        let first = self.start + at;
         for (acc, x) in self.acc.iter_mut().zip(self.x) {
             // SAFETY: the caller's promise.
             unsafe {
-                let (d, sum) = (*x.d.get_unchecked(group), *x.sums.get_unchecked(group));
+                let sums = if N == 8 { x.sums } else { x.sums16 };
+                let (d, sum) = (*x.d.get_unchecked(first / 32), *sums.get_unchecked(first / (4 * N)));
                 let products = _mm512_cvtepi32_ps(products(x, self.start, at, quants));
                 *acc = _mm512_fnmadd_ps(min, _mm512_set1_ps(sum), *acc);
                 *acc = _mm512_fmadd_ps(products, _mm512_mul_ps(scale, _mm512_set1_ps(d)), *acc);
@@ -245,28 +230,10 @@ impl<const M: usize> Tile<'_, M> {
         }
     }
 
-    /// The same of a group of 16.
+    /// Adds the products of a group of 16: weight = scale * (quant - offset).
     ///
     /// # Safety
-    /// As for `add_32`.
-    #[inline(always)]
-    pub(super) unsafe fn add_16(&mut self, at: usize, quants: [__m512i; 4], scale: __m512, min: __m512) {
-        let group = (self.start + at) / 16;
-        for (acc, x) in self.acc.iter_mut().zip(self.x) {
-            // SAFETY: the caller's promise.
-            unsafe {
-                let (d, sum) = (*x.d.get_unchecked(group / 2), *x.sums16.get_unchecked(group));
-                let products = _mm512_cvtepi32_ps(products(x, self.start, at, quants));
-                *acc = _mm512_fnmadd_ps(min, _mm512_set1_ps(sum), *acc);
-                *acc = _mm512_fmadd_ps(products, _mm512_mul_ps(scale, _mm512_set1_ps(d)), *acc);
-            }
-        }
-    }
-
-    /// The same of a group of 16: weight = scale * (quant - offset).
-    ///
-    /// # Safety
-    /// As for `add_32`.
+    /// As for `add`.
     #[inline(always)]
     pub(super) unsafe fn add_16_less(&mut self, at: usize, quants: [__m512i; 4], scale: __m512, offset: f32) {
         let group = (self.start + at) / 16;
@@ -296,7 +263,7 @@ impl<const M: usize> Tile<'_, M> {
 /// The sums of products of `N` words of four quants with the columns from `start + at` on.
 ///
 /// # Safety
-/// As for [`Tile::add_32`]; `start` is a multiple of 256.
+/// As for [`Tile::add`]; `start` is a multiple of 256.
 #[inline(always)]
 unsafe fn products<const N: usize>(x: &Q8<'_>, start: usize, at: usize, quants: [__m512i; N]) -> __m512i {
     // SAFETY: the caller's promise.

@@ -1,21 +1,20 @@
 //! Products of 16-bit integers: numbers are scaled so that no sum of products can leave 32 bits.
 
+use crate::quantize::WORD_MAX;
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-/// The largest integer.
-const MAX: f32 = 32767.0;
 /// What is shorter counts as zero, so that no factor overflows. f16 has nothing as short but zero.
 const SHORTEST: f32 = 1e-15;
 
-/// The factor that brings `size` to `MAX`, or 0 for what counts as zero, and the one that brings it back. That is NaN where
+/// The factor that brings `size` to [`WORD_MAX`], or 0 for what counts as zero, and the one that brings it back. That is NaN where
 /// `size` is not finite, so that the results are as well.
 #[target_feature(enable = "avx512f")]
 #[inline]
 pub(crate) fn factors(size: __m512) -> (__m512, __m512) {
     let counts = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(size, _mm512_set1_ps(SHORTEST));
     let zero_or_nan = _mm512_sub_ps(size, size);
-    (_mm512_maskz_div_ps(counts, _mm512_set1_ps(MAX), size), _mm512_fmadd_ps(size, _mm512_set1_ps(1.0 / MAX), zero_or_nan))
+    (_mm512_maskz_div_ps(counts, _mm512_set1_ps(WORD_MAX), size), _mm512_fmadd_ps(size, _mm512_set1_ps(1.0 / WORD_MAX), zero_or_nan))
 }
 
 /// Rounded to integers, `a` in the lower and `b` in the upper half of each lane.
